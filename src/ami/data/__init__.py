@@ -1,0 +1,1 @@
+"""Experience: episodes on disk, the readers that fill them, the loader that cuts clips."""

@@ -1,0 +1,1 @@
+"""Networks with no idea of what they are for."""

@@ -1,0 +1,1 @@
+"""Costs, and planners that minimise them by imagining."""

@@ -1,0 +1,1 @@
+"""The loop, the optimiser, a run's folder."""

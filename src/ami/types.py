@@ -1,0 +1,259 @@
+"""The nouns and verbs that flow through everything. Read this file first.
+
+Shapes are written with axis words. ``batch`` is always first; a model sees a batch and never asks what its rows stand
+for (a planner's candidates, an evaluation's episodes, a training batch: only the caller knows).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Embodiment:
+    """An action space and its sensors: what a clip's numbers mean.
+
+    ``step_seconds`` is the time between two steps. ``low`` and ``high`` bound each action dimension; both empty for
+    passive video. ``action_mean`` and ``action_std`` are measured on the training data when a model is built, and are
+    kept in its checkpoint, so that it can act alone.
+    """
+
+    name: str
+    step_seconds: float
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    action_mean: tuple[float, ...] = ()
+    action_std: tuple[float, ...] = ()
+
+    @property
+    def action_dim(self) -> int:
+        """Numbers in one action; 0 for passive video."""
+        return len(self.low)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A batch of equally long stretches of recorded experience, cut in steps. What was not recorded is ``None``.
+
+    All rows share one embodiment. ``frames`` is the number of video frames in a step (a *tubelet*). Cameras look
+    along +z with x right and y down; ``pose`` maps camera to world, in metres.
+    """
+
+    embodiment: str
+    times: Float[Tensor, "batch time"]  # seconds since the episode began
+    video: UInt8[Tensor, "batch time frames 3 height width"] | None = None
+    depth: Float[Tensor, "batch time frames 1 height width"] | None = None  # metres, 0 = unknown
+    points: Float[Tensor, "batch time points 3"] | None = None  # metres, camera frame
+    pose: Float[Tensor, "batch time 4 4"] | None = None
+    intrinsics: Float[Tensor, "batch 4"] | None = None  # fx fy cx cy, pixels
+    proprio: Float[Tensor, "batch time proprio"] | None = None
+    actions: Float[Tensor, "batch time-1 action"] | None = None  # actions[:, t] was done between steps t and t+1
+    truth: Float[Tensor, "batch time truth"] | None = None  # simulator state: for measuring, never for a model
+
+    def __len__(self) -> int:
+        return self.times.shape[0]
+
+    @property
+    def steps(self) -> int:
+        """Steps in each row."""
+        return self.times.shape[1]
+
+    def to(self, device: torch.device | str) -> Clip:
+        """The same clip on another device."""
+        return replace(self, **{k: v.to(device) for k, v in _tensors(self).items()})
+
+    def rows(self, index: slice | Tensor) -> Clip:
+        """Some of the rows, in the order of ``index``."""
+        return replace(self, **{k: v[index] for k, v in _tensors(self).items()})
+
+    def between(self, start: int, stop: int) -> Clip:
+        """Steps ``start`` to ``stop`` (not included) of every row, with the actions between them."""
+        if not 0 <= start < stop <= self.steps:
+            raise ValueError(f"steps {start} to {stop} are not inside a clip of {self.steps} steps")
+        cut = {k: v[:, start:stop] for k, v in _tensors(self).items() if k not in ("intrinsics", "actions")}
+        if self.actions is not None:
+            cut["actions"] = self.actions[:, start : stop - 1]
+        return replace(self, **cut)
+
+
+@dataclass(frozen=True)
+class Latent:
+    """What a model perceived, or imagines, at each step. A global state has ``tokens = 1``."""
+
+    values: Float[Tensor, "batch time tokens dim"]
+    times: Float[Tensor, "batch time"]
+
+    def __len__(self) -> int:
+        return self.values.shape[0]
+
+    @property
+    def steps(self) -> int:
+        """Steps in each row."""
+        return self.values.shape[1]
+
+
+@dataclass(frozen=True)
+class Belief:
+    """What an agent holds now: the recent latents and, where a model has them, a recurrent state and what it recalled.
+
+    A value like any other: it can be saved, compared, copied for every candidate of a planner. ``actions`` are those
+    done between the held latents (``None`` for passive video).
+    """
+
+    embodiment: str
+    latents: Latent
+    actions: Float[Tensor, "batch time-1 action"] | None = None
+    recurrent: Float[Tensor, "batch ..."] | None = None
+    recalled: Latent | None = None
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def rows(self, index: slice | Tensor) -> Belief:
+        """Some of the rows, in the order of ``index``."""
+        return self._each_row(lambda tensor: tensor[index])
+
+    def repeat(self, times: int) -> Belief:
+        """Every row ``times`` times, copies side by side: the belief of a planner's candidates."""
+        return self._each_row(lambda tensor: tensor.repeat_interleave(times, dim=0))
+
+    def _each_row(self, change: Callable[[Tensor], Tensor]) -> Belief:
+        def latent(held: Latent) -> Latent:
+            return Latent(change(held.values), change(held.times))
+
+        return Belief(
+            self.embodiment,
+            latent(self.latents),
+            None if self.actions is None else change(self.actions),
+            None if self.recurrent is None else change(self.recurrent),
+            None if self.recalled is None else latent(self.recalled),
+        )
+
+
+class WorldModel(nn.Module):
+    """Four verbs that every model answers: JEPA, pixel model, token model or simulator.
+
+    So baselines pass the same tests and meet the same benchmarks. ``models/contract.py`` checks a model against this.
+    """
+
+    embodiments: Mapping[str, Embodiment]
+    latent_shape: tuple[int, int]  # tokens, dim
+
+    def encode(self, clip: Clip) -> Latent:
+        """Perceive: each step of ``clip`` by itself or with steps before it, never after it."""
+        raise NotImplementedError
+
+    def believe(
+        self, belief: Belief | None, seen: Latent, actions: Float[Tensor, "batch time action"] | None, embodiment: str = ""
+    ) -> Belief:
+        """Update the belief with newly seen steps; ``None`` begins a new one.
+
+        ``actions`` led to the steps seen: one fewer than them when a belief begins, as many when it goes on.
+        """
+        raise NotImplementedError
+
+    def predict(
+        self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, horizon: int
+    ) -> Latent:
+        """Imagine the next ``horizon`` steps, the future only. ``actions`` is ``None`` for passive video."""
+        raise NotImplementedError
+
+    def energy(
+        self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, future: Latent
+    ) -> Float[Tensor, "batch horizon"]:
+        """How badly each step of ``future`` fits the belief; small = expected. In units of the model's own."""
+        raise NotImplementedError
+
+
+class Objective(nn.Module):
+    """What teaches a model, and is thrown away afterwards with all that it owns (projectors, heads, a teacher)."""
+
+    def losses(self, model: WorldModel, clip: Clip) -> dict[str, Tensor]:
+        """Named scalar losses, already weighted: training minimises their sum."""
+        raise NotImplementedError
+
+    def after_step(self, model: WorldModel) -> None:
+        """Called once after every optimiser step; here a teacher follows its student."""
+
+
+class Cost(Protocol):
+    """What the agent would rather avoid. Rows of one plan's candidates lie side by side, plan after plan."""
+
+    def __call__(
+        self, imagined: Latent, actions: Float[Tensor, "rows horizon action"]
+    ) -> Float[Tensor, "rows"]: ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a planner answers, for each row of the belief it was asked about."""
+
+    actions: Float[Tensor, "batch horizon action"]
+    imagined: Latent
+    cost: Float[Tensor, "batch"]
+    history: Float[Tensor, "iterations batch"]  # the best cost known after each iteration
+    model_calls: int  # candidate futures imagined per row
+
+
+class Planner(Protocol):
+    """Chooses actions by imagining. Holds settings, never state: a warm start is an argument."""
+
+    def plan(
+        self,
+        model: WorldModel,
+        cost: Cost,
+        belief: Belief,
+        *,
+        horizon: int,
+        low: Sequence[float],
+        high: Sequence[float],
+        generators: Sequence[torch.Generator],
+        first_guess: Float[Tensor, "batch horizon action"] | None = None,
+    ) -> Plan:
+        """Plan for every row. ``generators`` has one per row, so a row's plan does not depend on its neighbours."""
+        ...
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with the range that holds it."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """One answer of a checkpoint. A number without its interval, n and seeds cannot be built."""
+
+    benchmark: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: int
+    unit: str
+    seeds: tuple[int, ...]
+    interval: str  # how low and high were made, e.g. "Wilson 95 %"
+    baselines: Mapping[str, Interval]
+    seconds: float = 0.0
+    model_calls: int = 0
+    details: Mapping[str, Any] | None = None  # whatever the report draws: success by distance, episode log
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.value <= self.high:
+            raise ValueError(f"{self.benchmark}: {self.value} is not inside its interval [{self.low}, {self.high}]")
+        if self.n < 1:
+            raise ValueError(f"{self.benchmark}: n is {self.n}; a result needs at least one observation")
+
+
+def _tensors(clip: Clip) -> dict[str, Tensor]:
+    named = ((field.name, getattr(clip, field.name)) for field in fields(clip))
+    return {name: value for name, value in named if isinstance(value, Tensor)}

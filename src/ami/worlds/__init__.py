@@ -1,0 +1,1 @@
+"""Environments that can be acted in."""
