@@ -183,11 +183,18 @@ class Objective(nn.Module):
 
 
 class Cost(Protocol):
-    """What the agent would rather avoid. Rows of one plan's candidates lie side by side, plan after plan."""
+    """What the agent would rather avoid. What belongs to each plan (its goal, say) is a row of the cost's own.
+
+    When called, the rows of one plan's candidates lie side by side, plan after plan.
+    """
 
     def __call__(
         self, imagined: Latent, actions: Float[Tensor, "rows horizon action"]
     ) -> Float[Tensor, "rows"]: ...
+
+    def rows(self, index: slice | Tensor) -> Cost:
+        """The same cost for some of the plans, in the order of ``index``: a planner works group by group."""
+        ...
 
 
 @dataclass(frozen=True)

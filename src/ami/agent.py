@@ -1,0 +1,168 @@
+"""The agent perceives, believes, imagines and chooses; its fields are the configurator: goal, horizon, budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ami.planning.sampling import groups
+from ami.types import Belief, Clip, Cost, Embodiment, Latent, Plan, Planner, WorldModel
+
+
+@dataclass(frozen=True)
+class AgentState:
+    """All that an agent remembers between two actions; a value that can be kept, compared and gone back to.
+
+    ``plan.imagined`` is the whole path it expected when it planned; ``expected`` is what is left of that.
+    """
+
+    belief: Belief
+    plan: Plan
+    since_plan: int  # actions of the plan already done
+    last_action: Float[Tensor, "batch action"]
+    episodes: tuple[int, ...]  # who each row is: with the agent's seed and ``step``, the key of its randomness
+    step: int  # actions done since the episode began
+
+    @property
+    def expected(self) -> Latent:
+        """The imagined path from the step to be seen next to the horizon."""
+        ahead = slice(max(self.since_plan - 1, 0), None)
+        return Latent(self.plan.imagined.values[:, ahead], self.plan.imagined.times[:, ahead])
+
+
+@dataclass(frozen=True)
+class Agent:
+    """Acts toward a goal by planning, for many episodes at once.
+
+    ``cost`` has one row per episode. A plan is followed for ``replan_every`` steps; the next one starts from what is
+    left of it (a warm start), so ``warm_planner`` may have a smaller budget. An action depends on the row alone: the
+    seed, the episode's number, what it has seen. Evaluating in another batch size changes nothing, to the last bit.
+    """
+
+    model: WorldModel
+    embodiment: str
+    cost: Cost
+    planner: Planner
+    warm_planner: Planner | None = None  # the planner, where none is given
+    horizon: int = 20
+    replan_every: int = 2
+    seed: int = 0
+    together: int = 1  # rows perceived in one call of the model
+
+    def __post_init__(self) -> None:
+        if self.embodiment not in self.model.embodiments:
+            known = ", ".join(self.model.embodiments) or "none"
+            raise ValueError(f"the model does not know the embodiment {self.embodiment!r}; it knows: {known}")
+        if not self.body.action_dim:
+            raise ValueError(f"{self.embodiment!r} has no actions, so there is nothing to plan; it can only be watched")
+        if self.model.training:
+            raise ValueError(
+                "the model is in training mode, where rows may talk to each other; call model.eval() first"
+            )
+        if self.together < 1:
+            raise ValueError(f"{self.together} rows cannot be perceived together; it must be at least 1")
+        if not 1 <= self.replan_every <= self.horizon:
+            raise ValueError(
+                f"replanning every {self.replan_every} steps needs a horizon at least as long, not {self.horizon}"
+            )
+
+    @property
+    def body(self) -> Embodiment:
+        """The action space that the agent acts with."""
+        return self.model.embodiments[self.embodiment]
+
+    def act(
+        self, state: AgentState | None, seen: Clip, episodes: Sequence[int] | None = None
+    ) -> tuple[Float[Tensor, "batch action"], AgentState]:
+        """The action to do now in each episode, and what to remember.
+
+        ``seen`` is the one step that followed the last action; where an episode begins (``state`` is ``None``) it may
+        be several, with the actions between them, and ``episodes`` numbers its rows (0, 1, … where it is ``None``).
+        """
+        if seen.embodiment != self.embodiment:
+            raise ValueError(f"this agent is a {self.embodiment!r}, but what it was shown is of {seen.embodiment!r}")
+        if state is None:
+            numbers = tuple(range(len(seen))) if episodes is None else tuple(episodes)
+            if len(numbers) != len(seen):
+                raise ValueError(f"{len(numbers)} episode numbers came for {len(seen)} rows; give each row one")
+            belief = self._perceive(None, seen, seen.actions)
+            plan = self._plan(self.planner, belief, numbers, 0, None)
+            return self._do(AgentState(belief, plan, 0, plan.actions[:, 0], numbers, 0))
+        if episodes is not None or seen.steps != 1 or len(seen) != len(state.episodes):
+            raise ValueError(
+                f"an episode goes on with one new step of each of its {len(state.episodes)} rows, but "
+                f"{len(seen)} rows of {seen.steps} steps{' and new episode numbers' if episodes else ''} came; "
+                "begin another with state None"
+            )
+        state = replace(state, belief=self._perceive(state.belief, seen, state.last_action[:, None]))
+        if state.since_plan >= self.replan_every:
+            guess = self._rest(state)
+            plan = self._plan(self.warm_planner or self.planner, state.belief, state.episodes, state.step, guess)
+            state = replace(state, plan=plan, since_plan=0)
+        return self._do(state)
+
+    @staticmethod
+    def _do(state: AgentState) -> tuple[Float[Tensor, "batch action"], AgentState]:
+        action = state.plan.actions[:, state.since_plan]
+        return action, replace(state, since_plan=state.since_plan + 1, last_action=action, step=state.step + 1)
+
+    @torch.no_grad()
+    def _perceive(self, belief: Belief | None, seen: Clip, actions: Tensor | None) -> Belief:
+        beliefs = []
+        for index in groups(len(seen), self.together, seen.times.device):
+            latents = self.model.encode(seen.rows(index))
+            held = None if belief is None else belief.rows(index)
+            done = None if actions is None else actions[index]
+            beliefs.append(self.model.believe(held, latents, done, self.embodiment))
+        return _joined(beliefs).rows(slice(len(seen)))
+
+    def _plan(
+        self, planner: Planner, belief: Belief, episodes: Sequence[int], step: int, first_guess: Tensor | None
+    ) -> Plan:
+        return planner.plan(
+            self.model,
+            self.cost,
+            belief,
+            horizon=self.horizon,
+            low=self.body.low,
+            high=self.body.high,
+            generators=[_generator(self.seed, episode, step) for episode in episodes],
+            first_guess=first_guess,
+        )
+
+    def _rest(self, state: AgentState) -> Float[Tensor, "batch horizon action"]:
+        """What is left of the plan, and then the middle of the bounds: the warm start."""
+        left = state.plan.actions[:, state.since_plan :]
+        middle = (torch.tensor(self.body.low) + torch.tensor(self.body.high)).to(left) / 2
+        return torch.cat([left, middle.expand(len(left), state.since_plan, -1)], 1)
+
+
+def _generator(seed: int, episode: int, step: int) -> torch.Generator:
+    """A generator of its own for each plan of each episode, so that nothing hangs on what was drawn before."""
+    key = np.random.SeedSequence((seed, episode, step)).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(key) >> 1)
+
+
+def _joined(beliefs: Sequence[Belief]) -> Belief:
+    """The rows of several beliefs of one model, one after another."""
+
+    def join(parts: Sequence[Tensor | None]) -> Tensor | None:
+        present = [part for part in parts if part is not None]
+        return torch.cat(present) if present else None
+
+    def latent(parts: Sequence[Latent]) -> Latent:
+        return Latent(torch.cat([part.values for part in parts]), torch.cat([part.times for part in parts]))
+
+    recalled = [belief.recalled for belief in beliefs if belief.recalled is not None]
+    return Belief(
+        beliefs[0].embodiment,
+        latent([belief.latents for belief in beliefs]),
+        join([belief.actions for belief in beliefs]),
+        join([belief.recurrent for belief in beliefs]),
+        latent(recalled) if recalled else None,
+    )

@@ -1,0 +1,97 @@
+"""What a benchmark and a suite of them are: one question asked of a checkpoint, and a frozen list of such questions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import UInt8
+
+from ami import files
+from ami.evaluation.report import Strip
+from ami.types import Latent, Result, WorldModel
+
+Progress = Callable[[str, int, int], None]  # what is being done, how much of it is done, of how much
+Decoder = Callable[[Latent], UInt8[np.ndarray, "batch time height width 3"]]  # latents as pictures, for people
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How a benchmark is asked this time: what does not change the question."""
+
+    seed: int = 0  # of the evaluation; no two seeds share a pair, and training draws from none of them
+    untrained: WorldModel | None = None  # the same architecture with fresh weights: a baseline
+    baseline_n: int | None = None  # at most so many episodes of the baseline that costs as much as the model does
+    decode: Decoder | None = None  # to show in film strips what was imagined
+    strips: int = 3  # film strips of each benchmark
+    progress: Progress | None = None
+
+    def tell(self, what: str, done: int, total: int) -> None:
+        """Pass progress on to whoever asked for it."""
+        if self.progress:
+            self.progress(what, done, total)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came out: numbers, and a few films to look at."""
+
+    results: tuple[Result, ...]
+    strips: tuple[Strip, ...] = ()
+
+    def __add__(self, other: Answer) -> Answer:
+        return Answer(self.results + other.results, self.strips + other.strips)
+
+
+class Benchmark(Protocol):
+    """One question, with its protocol pinned in its fields."""
+
+    @property
+    def name(self) -> str:
+        """What its results are called."""
+        ...
+
+    @property
+    def protocol(self) -> tuple[str, ...]:
+        """How it is asked, a plain sentence each."""
+        ...
+
+    def run(self, model: WorldModel, n: int, asking: Asking) -> Answer:
+        """Ask ``model`` with ``n`` fresh episodes."""
+        ...
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A frozen list of benchmarks, each with the number of its episodes."""
+
+    name: str
+    asked: tuple[tuple[Benchmark, int], ...]
+
+    @property
+    def document(self) -> Mapping[str, Any]:
+        """All that pins the questions down, as JSON."""
+        return {
+            "name": self.name,
+            "benchmarks": [{"name": each.name, "n": n, "settings": asdict(each)} for each, n in self.asked],  # pyright: ignore
+        }
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over the canonical JSON: two reports with the same digest answer the same questions."""
+        return files.digest([files.canonical(self.document)])
+
+    @property
+    def protocol(self) -> tuple[str, ...]:
+        """How it is asked, a plain sentence each, said once."""
+        return tuple(dict.fromkeys(sentence for each, _ in self.asked for sentence in each.protocol))
+
+    def run(self, model: WorldModel, asking: Asking) -> Answer:
+        """Ask every benchmark in turn."""
+        answer = Answer(())
+        for each, n in self.asked:
+            answer += each.run(model, n, asking)
+        return answer
