@@ -218,7 +218,7 @@ def test_the_environment_is_the_rooms_one_step_at_a_time() -> None:
     rng, steps, truncated = np.random.default_rng(0), 0, False
     while not truncated:
         action = rng.uniform(-1, 1, 2).astype(np.float32)
-        picture, reward, terminated, truncated, info = env.step(action)
+        picture, _, terminated, truncated, info = env.step(action)
         position = rooms.move(position, action[None].astype(float))
         steps += 1
         np.testing.assert_allclose(info["state"][:2], position[0])

@@ -12,6 +12,7 @@ from ami.evaluation.simulator import RoomsSimulator
 from ami.evaluation.suites import control
 from ami.evaluation.suites.control import SUITES, Pairs, RoomsBenchmark
 from ami.evaluation.suites.robots import NextLatent
+from ami.models.contract import check
 from ami.planning.costs import GoalDistance, Sum
 from ami.planning.sampling import SamplingSettings
 from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
@@ -50,8 +51,8 @@ def _walk(benchmark: RoomsBenchmark, pairs: Pairs, action: tuple[float, float]):
 
 
 def test_the_same_planner_on_the_true_simulator_beats_the_straight_line() -> None:
-    benchmark = RoomsBenchmark("door", planner=replace(QUICK, samples=128))
-    pairs = benchmark.pairs(0, 40)
+    benchmark = RoomsBenchmark("door", planner=replace(QUICK, samples=128), warm_iterations=2)
+    pairs = benchmark.pairs(0, 24)
     others = benchmark._baselines(pairs, Asking())
     assert others["simulator"].reached.mean() > 0.8 > 0.6 > others["straight-line"].reached.mean()
     assert others["zero-action"].reached.sum() == 0
@@ -59,7 +60,7 @@ def test_the_same_planner_on_the_true_simulator_beats_the_straight_line() -> Non
 
 
 def test_a_planner_that_seeks_what_it_should_avoid_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "GoalDistance", lambda goal: Sum(((-1.0, GoalDistance(goal)),)))
+    monkeypatch.setattr(control, "GoalDistance", lambda *args, **held: Sum(((-1.0, GoalDistance(*args, **held)),)))
     benchmark = RoomsBenchmark("fixed", cross_room=False, planner=QUICK)
     played = benchmark.plan(RoomsSimulator().eval(), benchmark.pairs(0, 10), Asking())
     assert played.reached.mean() <= 0.1
@@ -128,7 +129,9 @@ def test_details_and_films_say_what_happened() -> None:
     def decode(latent: Latent) -> np.ndarray:
         return np.full((*latent.times.shape, 64, 64, 3), 7, np.uint8)
 
-    asking = Asking(decode=decode, strips=2, untrained=Redness().eval(), baseline_n=3, progress=lambda *a: said.append(a))
+    asking = Asking(
+        decode=decode, strips=2, untrained=Redness().eval(), baseline_n=3, progress=lambda *a: said.append(a)
+    )
     answer = benchmark.run(Redness().eval(), 6, asking)
     for result in answer.results:
         assert result.details is not None
@@ -180,6 +183,7 @@ def test_the_simulator_imagines_what_happens() -> None:
     torch.testing.assert_close(imagined.times, future.times)
     wrong = model.energy(belief, -clip.actions[:, 1:], future).mean()
     assert wrong > 100 * model.energy(belief, clip.actions[:, 1:], future).median() + 1
+    check(model, clip, differentiable=False)
     with pytest.raises(ValueError, match="true state"):
         model.encode(replace(clip, truth=None))
 
@@ -222,12 +226,12 @@ def _asked(gain: float, **held) -> dict[str, tuple[float, float, float]]:
 
 def test_a_model_that_knows_its_actions_is_told_apart() -> None:
     known = _asked(1.0)
-    assert known["rank_vs_copy"][0] > 0.9
+    assert known["rank_vs_copy"] == (pytest.approx(0.025 ** (1 / 12)), 1.0, 1.0)
     assert known["rank_vs_shuffled"][0] > 0.9
     assert known["error_vs_copy"][2] < 0.3
     assert known["error_vs_shuffled"][2] < 0.3
     backwards = _asked(-1.0)
-    assert backwards["rank_vs_copy"][2] < 0.1
+    assert backwards["rank_vs_copy"][1] < 0.1
     assert backwards["rank_vs_shuffled"][2] < 0.5
     assert backwards["error_vs_copy"][0] > 1.5
 

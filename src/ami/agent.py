@@ -41,7 +41,8 @@ class Agent:
 
     ``cost`` has one row per episode. A plan is followed for ``replan_every`` steps; the next one starts from what is
     left of it (a warm start), so ``warm_planner`` may have a smaller budget. An action depends on the row alone: the
-    seed, the episode's number, what it has seen. Evaluating in another batch size changes nothing, to the last bit.
+    seed, the episode's number, what it has seen, its goal (encode goals with ``perceive``). Evaluating in another batch
+    size changes nothing, to the last bit.
     """
 
     model: WorldModel
@@ -142,6 +143,14 @@ class Agent:
         return torch.cat([left, middle.expand(len(left), state.since_plan, -1)], 1)
 
 
+@torch.no_grad()
+def perceive(model: WorldModel, seen: Clip, together: int = 1) -> Latent:
+    """Encode a clip ``together`` rows at a time, as for goals: no row then depends on how many others there are."""
+    parts = [model.encode(seen.rows(index)) for index in groups(len(seen), together, seen.times.device)]
+    joined = _joined_latents(parts)
+    return Latent(joined.values[: len(seen)], joined.times[: len(seen)])
+
+
 def _generator(seed: int, episode: int, step: int) -> torch.Generator:
     """A generator of its own for each plan of each episode, so that nothing hangs on what was drawn before."""
     key = np.random.SeedSequence((seed, episode, step)).generate_state(1, np.uint64)[0]
@@ -155,14 +164,15 @@ def _joined(beliefs: Sequence[Belief]) -> Belief:
         present = [part for part in parts if part is not None]
         return torch.cat(present) if present else None
 
-    def latent(parts: Sequence[Latent]) -> Latent:
-        return Latent(torch.cat([part.values for part in parts]), torch.cat([part.times for part in parts]))
-
     recalled = [belief.recalled for belief in beliefs if belief.recalled is not None]
     return Belief(
         beliefs[0].embodiment,
-        latent([belief.latents for belief in beliefs]),
+        _joined_latents([belief.latents for belief in beliefs]),
         join([belief.actions for belief in beliefs]),
         join([belief.recurrent for belief in beliefs]),
-        latent(recalled) if recalled else None,
+        _joined_latents(recalled) if recalled else None,
     )
+
+
+def _joined_latents(parts: Sequence[Latent]) -> Latent:
+    return Latent(torch.cat([part.values for part in parts]), torch.cat([part.times for part in parts]))

@@ -24,7 +24,7 @@ class Asking:
 
     seed: int = 0  # of the evaluation; no two seeds share a pair, and training draws from none of them
     untrained: WorldModel | None = None  # the same architecture with fresh weights: a baseline
-    baseline_n: int | None = None  # at most so many episodes of the baseline that costs as much as the model does
+    baseline_n: int | None = None  # at most so many episodes of the baselines that plan: they cost as much as the model
     decode: Decoder | None = None  # to show in film strips what was imagined
     strips: int = 3  # film strips of each benchmark
     progress: Progress | None = None

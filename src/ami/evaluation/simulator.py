@@ -30,7 +30,11 @@ class RoomsSimulator(WorldModel):
         return Latent(clip.truth[:, :, None, :], clip.times)
 
     def believe(
-        self, belief: Belief | None, seen: Latent, actions: Float[Tensor, "batch time action"] | None, embodiment: str = ""
+        self,
+        belief: Belief | None,
+        seen: Latent,
+        actions: Float[Tensor, "batch time action"] | None,
+        embodiment: str = "",
     ) -> Belief:
         """Only the last state matters: the world has no hidden past."""
         last = Latent(seen.values[:, -1:], seen.times[:, -1:])

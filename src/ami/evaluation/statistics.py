@@ -102,7 +102,9 @@ def bootstrap_ratio(
     return _around(float(ratio), float(drawn.low), float(drawn.high))
 
 
-def share_by_cluster(wins: Float[np.ndarray, "n"], clusters: Int[np.ndarray, "n"], rng: np.random.Generator) -> Interval:
+def share_by_cluster(
+    wins: Float[np.ndarray, "n"], clusters: Int[np.ndarray, "n"], rng: np.random.Generator
+) -> Interval:
     """A share of wins (1 won, 0 lost, 0.5 tied) in clusters that may be few, with a percentile interval.
 
     Where every value is the same no redrawing would ever differ. If all are won, or all lost, each cluster then counts

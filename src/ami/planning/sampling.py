@@ -129,10 +129,11 @@ class _Task:
 class SamplingPlanner:
     """Plans by drawing action sequences, imagining each, and drawing again near the best.
 
-    The best candidate ever imagined is the plan. The mean of the first distribution (``first_guess``, or the middle
-    of the bounds) and of every later one, the last included, is a candidate itself. A row's plan depends on that row
-    and its generator alone, to the last bit: groups of ``together`` rows are always imagined in calls of the same
-    shape, because a matrix product may round differently at another batch size.
+    The best candidate ever imagined is the plan: in a learned maze it ended nearer the goal than the final mean. The
+    mean of the first distribution (``first_guess``, or the middle of the bounds) and of every later one, the last
+    included, is a candidate itself. A row's plan depends on that row and its generator alone, to the last bit: groups
+    of ``together`` rows are always imagined in calls of the same shape, because a matrix product may round differently
+    at another batch size. (With ``together`` above 1 the model must also not mind a row's place in the batch.)
     """
 
     settings: SamplingSettings = METHODS["icem"]

@@ -62,7 +62,9 @@ def collect(
         name = made.spec.id if made.spec else type(made.unwrapped).__name__
         body = _embodiment(made, f"{PREFIX}{name}", action_repeat)
         recorded = [
-            _episode(made, body, steps, (seed, number), action_repeat, size, policy, f"{body.name}/seed-{seed}/{number}")
+            _episode(
+                made, body, steps, (seed, number), action_repeat, size, policy, f"{body.name}/seed-{seed}/{number}"
+            )
             for number in range(episodes)
         ]
     finally:
@@ -90,7 +92,7 @@ def make(name: str) -> gymnasium.Env:
 
 
 def to_action(space: spaces.Space, action: Float[np.ndarray, "action"]) -> Any:
-    """An action as the environment wants it: a number for ``Discrete`` (the largest entry), else the box's own shape."""
+    """An action as the environment wants it: the number of the largest entry for ``Discrete``, or the box's shape."""
     if isinstance(space, spaces.Discrete):
         return space.start + int(np.argmax(action))
     if isinstance(space, spaces.Box):
@@ -105,7 +107,9 @@ def _embodiment(env: gymnasium.Env, name: str, action_repeat: int) -> Embodiment
     elif isinstance(space, spaces.Box):
         low, high = space.low.ravel().astype(float), space.high.ravel().astype(float)
         if not (np.isfinite(low).all() and np.isfinite(high).all()):
-            raise ValueError(f"the actions of {name} are not bounded; wrap it in gymnasium.wrappers.RescaleAction first")
+            raise ValueError(
+                f"the actions of {name} are not bounded; wrap it in gymnasium.wrappers.RescaleAction first"
+            )
     else:
         raise ValueError(_unknown_actions(space))
     seconds = action_repeat / float(env.metadata.get("render_fps") or FPS)
@@ -149,7 +153,9 @@ def _image_key(space: spaces.Space) -> str | None:
     """Where the observation's picture is: "" = it is the observation, ``None`` = nowhere."""
 
     def shows(part: spaces.Space) -> bool:
-        return isinstance(part, spaces.Box) and part.dtype == np.uint8 and len(part.shape) == 3 and part.shape[2] in (1, 3)
+        return (
+            isinstance(part, spaces.Box) and part.dtype == np.uint8 and len(part.shape) == 3 and part.shape[2] in (1, 3)
+        )
 
     if shows(space):
         return ""

@@ -123,9 +123,7 @@ def draw_agent(background: np.ndarray, position: np.ndarray) -> np.ndarray:
     corner = np.floor(position).astype(int) - 4
     offset = np.arange(8)
     column, row = corner[:, :1] + offset, corner[:, 1:] + offset
-    from_centre = np.hypot(
-        (row + 0.5 - position[:, 1:])[:, :, None], (column + 0.5 - position[:, :1])[:, None, :]
-    )
+    from_centre = np.hypot((row + 0.5 - position[:, 1:])[:, :, None], (column + 0.5 - position[:, :1])[:, None, :])
     alpha = np.clip(RADIUS + 0.5 - from_centre, 0.0, 1.0).astype(np.float32)[..., None]
     where = np.arange(len(picture))[:, None, None], row[:, :, None], column[:, None, :]
     picture[where] = (picture[where] * (1.0 - alpha) + AGENT * alpha + 0.5).astype(np.uint8)

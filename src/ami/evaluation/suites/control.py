@@ -26,6 +26,23 @@ from ami.worlds.rooms import EMBODIMENT, FAMILIES, REPEAT, SPEED, Rooms, draw_ag
 _KEY = 0x414D49
 _PAIR, _RANDOM = range(2)
 
+# CEM, said in full: a default that changes elsewhere shall not change a protocol. On the true simulator (48 pairs of
+# the fixed wall, seed 0, ever / at the end) horizon 20 with squared distances and equal weights gave 0.90 / 0.65, the
+# L2 distance 0.94 / 0.79, and with the last step weighing 5 and horizon 16 0.98 / 0.98.
+PLANNER = SamplingSettings(
+    samples=256,
+    iterations=6,
+    elites=16,
+    refit="equal",
+    init_std=1.0,
+    min_std=0.02,
+    momentum=0.0,
+    colour=0.0,
+    keep=0,
+    shrink=1.0,
+    together=1,
+)
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -84,10 +101,12 @@ class RoomsBenchmark:
     at: float = 3.0  # px: so near after the last environment step is ``success_end``
     apart: float = 9.0  # px at least from start to goal: no pair begins solved
     bins: tuple[float, ...] = (9.0, 20.0, 30.0, 40.0, 50.0, 120.0)  # of the shortest way, px
-    planner: SamplingSettings = SamplingSettings(samples=256, iterations=6, elites=32)  # CEM
+    planner: SamplingSettings = PLANNER
     warm_iterations: int = 3  # when replanning from what is left of the last plan
-    horizon: int = 20
+    horizon: int = 16
     replan_every: int = 2
+    distance: str = "l2"  # of latents; squared, the agent reaches its goals and does not settle there
+    weights: tuple[float, float, float] = (1.0, 5.0, 1.0)  # of the path's sum, its last step and its nearest
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
@@ -163,10 +182,11 @@ class RoomsBenchmark:
         def seen(position: np.ndarray, step: int) -> Clip:
             return _clip(pairs.rooms, position, step, None if knows else background)
 
+        path, last, nearest = self.weights
         agent = Agent(
             model,
             EMBODIMENT.name,
-            GoalDistance(_encode(model, seen(pairs.goal, 0))),
+            GoalDistance(_encode(model, seen(pairs.goal, 0)), self.distance, sum=path, last=last, min=nearest),
             planner,
             with_iterations(planner, self.warm_iterations),
             horizon=self.horizon,
@@ -204,10 +224,10 @@ class RoomsBenchmark:
             "zero-action": self.play(pairs, lambda position, step: np.zeros_like(position)),
             "straight-line": self.play(pairs, lambda position, step: (pairs.goal - position) / (SPEED * REPEAT)),
         }
+        fewer = pairs.first(asking.baseline_n or len(pairs))
         if asking.untrained is not None:
-            fewer = pairs.first(asking.baseline_n or len(pairs))
             played["untrained"] = self.plan(asking.untrained, fewer, asking, "untrained")
-        played["simulator"] = self.plan(RoomsSimulator().eval(), pairs, asking, "simulator")
+        played["simulator"] = self.plan(RoomsSimulator().eval(), fewer, asking, "simulator")
         return played
 
     def _by_distance(self, pairs: Pairs, metric: str, players: Mapping[str, Played]) -> list[dict[str, Any]]:
@@ -243,7 +263,9 @@ class RoomsBenchmark:
                     real=room.repeat(len(moments)).render(played.path[moments * REPEAT, row]),
                     imagined=imagined,
                     goal=room.render(pairs.goal[row : row + 1])[0],
-                    caption=_outcome(played, row, np.linalg.norm(played.path[:, row] - pairs.goal[row], axis=-1), self.near),
+                    caption=_outcome(
+                        played, row, np.linalg.norm(played.path[:, row] - pairs.goal[row], axis=-1), self.near
+                    ),
                 )
             )
         return tuple(strips)

@@ -43,7 +43,9 @@ class NextLatent:
             "rank_vs_shuffled: how often it is nearer than with the action of another episode; a tie counts as half.",
         )
 
-    def run(self, model: WorldModel, episodes: Clip, *, seed: int = 0, untrained: WorldModel | None = None) -> list[Result]:
+    def run(
+        self, model: WorldModel, episodes: Clip, *, seed: int = 0, untrained: WorldModel | None = None
+    ) -> list[Result]:
         """Four results from a clip with one whole episode in each row; ``untrained`` is put beside them.
 
         ``ValueError`` where there are no actions, fewer than two episodes, or fewer than two steps.
