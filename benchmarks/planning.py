@@ -1,6 +1,6 @@
 """Times one plan beside stable-worldmodel's CEM: the same network, the same problems, the same cost, one thread.
 
-    python benchmarks/planning.py [--width 192] [--problems 60]
+    python benchmarks/planning.py [--width 192] [--problems 60] [--plain]
 
 The peer's solver is optional: ``pip install --no-deps stable-worldmodel==0.1.1`` and ``pip install loguru``, best in an
 environment of its own. Only its solver is imported, because its package as a whole asks for torchvision.
@@ -24,9 +24,8 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from ami.nn.predictors import ResidualPredictor
 from ami.planning.costs import GoalDistance
 from ami.planning.sampling import METHODS, SamplingPlanner, SamplingSettings
 from ami.types import Belief, Embodiment, Latent, WorldModel
@@ -46,29 +45,56 @@ SEARCHES: dict[str, SamplingSettings] = {
 
 
 class Maze(WorldModel):
-    """A residual network that learned how a point moves in a room with a wall and a door, seen as 32 waves."""
+    """A residual network that learned how a point moves in a room with a wall and a door, seen as 32 waves.
 
-    def __init__(self, width: int, depth: int) -> None:
+    ``plain`` calls the layers as training does; otherwise a rollout without gradients reuses two blocks of memory.
+    """
+
+    def __init__(self, width: int, depth: int, plain: bool) -> None:
         super().__init__()
         draw = torch.Generator().manual_seed(7)
         self.embodiments = {"point": Embodiment("point", 0.1, (-1.0, -1.0), (1.0, 1.0))}
-        self.latent_shape = (1, DIM)
+        self.latent_shape, self.plain = (1, DIM), plain
         self.waves, self.phases = 1.5 * torch.randn(2, DIM, generator=draw), 6.3 * torch.rand(DIM, generator=draw)
         torch.manual_seed(0)  # torch's layers take no generator
-        self.step = ResidualPredictor(DIM, 2, width, depth, DIM)
+        self.state, self.action = nn.Linear(DIM, width), nn.Linear(2, width, bias=False)
+        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+        self.change = nn.Linear(width, DIM)
+        nn.init.zeros_(self.change.weight)
 
     def see(self, states: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch dim"]:
         """The latent of a position in [-1, 1]²."""
         return torch.sin(states @ self.waves + self.phases)
 
     def predict(self, belief, actions, horizon):
-        state, states = belief.latents.values[:, -1, 0], []
-        prepared = self.step.prepare(actions.transpose(0, 1))
-        for condition in prepared:
-            state = state + self.step(state, condition)
-            states.append(state)
+        start = belief.latents.values[:, -1, 0]
+        frugal = not (self.plain or torch.is_grad_enabled())
+        states = self._frugal(start, actions) if frugal else self._layered(start, actions)
         times = belief.latents.times[:, -1:] + 0.1 * torch.arange(1, horizon + 1)
-        return Latent(torch.stack(states, 1)[:, :, None], times)
+        return Latent(states[:, :, None], times)
+
+    def _layered(self, state: Tensor, actions: Tensor) -> Tensor:
+        states = []
+        for step in range(actions.shape[1]):
+            hidden = torch.relu(self.state(state) + self.action(actions[:, step]))
+            for layer in self.layers:
+                hidden = hidden + torch.relu(layer(hidden))
+            state = state + self.change(hidden)
+            states.append(state)
+        return torch.stack(states, 1)
+
+    def _frugal(self, state: Tensor, actions: Tensor) -> Tensor:
+        states = state.new_empty(*actions.shape[:2], DIM)
+        hidden, block = (state.new_empty(len(state), self.state.out_features) for _ in range(2))
+        into, across, out = self.state.weight.t(), self.action.weight.t(), self.change.weight.t()
+        layers = [(layer.bias, layer.weight.t()) for layer in self.layers]
+        for step in range(actions.shape[1]):
+            torch.addmm(self.state.bias, state, into, out=hidden).addmm_(actions[:, step], across).relu_()
+            for bias, weight in layers:
+                hidden += torch.addmm(bias, hidden, weight, out=block).relu_()
+            state = torch.addmm(self.change.bias, hidden, out).add_(state)
+            states[:, step] = state
+        return states
 
 
 def move(states: Float[Tensor, "batch 2"], actions: Float[Tensor, "batch 2"]) -> Float[Tensor, "batch 2"]:
@@ -193,9 +219,10 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=2)
     parser.add_argument("--problems", type=int, default=60)
     parser.add_argument("--train-steps", type=int, default=400)
+    parser.add_argument("--plain", action="store_true", help="call the layers as training does")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    model = Maze(options.width, options.depth)
+    model = Maze(options.width, options.depth, options.plain)
     loss = train(model, options.train_steps)
     parameters = sum(weight.numel() for weight in model.parameters())
     print(f"predictor of {parameters:,} parameters, loss {loss:.4f}; {options.problems} problems, horizon {HORIZON}")

@@ -9,7 +9,6 @@ from torch import nn
 
 from ami import parallel
 
-sys.path.insert(0, str(Path(__file__).parent))
 from two_processes import both
 
 

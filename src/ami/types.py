@@ -55,6 +55,7 @@ class Clip:
     proprio: Float[Tensor, "batch time proprio"] | None = None
     actions: Float[Tensor, "batch time-1 action"] | None = None  # actions[:, t] was done between steps t and t+1
     truth: Float[Tensor, "batch time truth"] | None = None  # simulator state: for measuring, never for a model
+    latents: Float[Tensor, "batch time tokens dim"] | None = None  # perceived before by this model, frozen since
 
     def __len__(self) -> int:
         return self.times.shape[0]
@@ -150,7 +151,11 @@ class WorldModel(nn.Module):
         raise NotImplementedError
 
     def believe(
-        self, belief: Belief | None, seen: Latent, actions: Float[Tensor, "batch time action"] | None, embodiment: str = ""
+        self,
+        belief: Belief | None,
+        seen: Latent,
+        actions: Float[Tensor, "batch time action"] | None,
+        embodiment: str = "",
     ) -> Belief:
         """Update the belief with newly seen steps; ``None`` begins a new one.
 
@@ -158,9 +163,7 @@ class WorldModel(nn.Module):
         """
         raise NotImplementedError
 
-    def predict(
-        self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, horizon: int
-    ) -> Latent:
+    def predict(self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, horizon: int) -> Latent:
         """Imagine the next ``horizon`` steps, the future only. ``actions`` is ``None`` for passive video."""
         raise NotImplementedError
 
@@ -174,8 +177,8 @@ class WorldModel(nn.Module):
 class Objective(nn.Module):
     """What teaches a model, and is thrown away afterwards with all that it owns (projectors, heads, a teacher)."""
 
-    def losses(self, model: WorldModel, clip: Clip) -> dict[str, Tensor]:
-        """Named scalar losses, already weighted: training minimises their sum."""
+    def losses(self, model: WorldModel, clip: Clip, generator: torch.Generator) -> dict[str, Tensor]:
+        """Named scalar losses, already weighted: training minimises their sum. All ranks' generators draw alike."""
         raise NotImplementedError
 
     def after_step(self, model: WorldModel) -> None:
@@ -188,9 +191,7 @@ class Cost(Protocol):
     When called, the rows of one plan's candidates lie side by side, plan after plan.
     """
 
-    def __call__(
-        self, imagined: Latent, actions: Float[Tensor, "rows horizon action"]
-    ) -> Float[Tensor, "rows"]: ...
+    def __call__(self, imagined: Latent, actions: Float[Tensor, "rows horizon action"]) -> Float[Tensor, "rows"]: ...
 
     def rows(self, index: slice | Tensor) -> Cost:
         """The same cost for some of the plans, in the order of ``index``: a planner works group by group."""

@@ -7,21 +7,39 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Int
 
-from ami.data.episodes import Store
+from ami.data.episodes import EpisodeInfo
 from ami.types import Clip
 
 _AHEAD = 2  # batches read while the consumer computes; more only costs memory
+
+
+class Cuttable(Protocol):
+    """What windows can be cut from: a :class:`Store`, or latents in memory."""
+
+    @property
+    def folder(self) -> Path: ...
+
+    @property
+    def episodes(self) -> Sequence[EpisodeInfo]: ...
+
+    def windows(
+        self, steps: int, frames_per_step: int = 1, episodes: Sequence[int] | None = None
+    ) -> Int[np.ndarray, "windows 2"]: ...
+
+    def clips(self, index: Int[np.ndarray, "batch 2"], steps: int, frames_per_step: int = 1) -> Clip: ...
 
 
 @dataclass(frozen=True)
 class Source:
     """Windows of one store: ``batch`` of them, of ``steps`` steps, from all episodes or only some of them."""
 
-    store: Store
+    store: Cuttable
     steps: int
     batch: int
     frames_per_step: int = 1

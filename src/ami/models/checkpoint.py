@@ -26,6 +26,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ami import files
+from ami.models.jepa import JEPA, JEPAConfig
 from ami.types import WorldModel
 
 SCHEMA = 1
@@ -34,7 +35,7 @@ CONFIG, TENSORS, PROVENANCE = "config.json", "model.safetensors", "provenance.js
 Kinds = Mapping[str, tuple[type[BaseModel], Callable[..., WorldModel]]]
 # What a checkpoint may hold: its name in config.json, its settings (frozen, extra="forbid") and the model built from
 # them, which keeps them as ``model.config``.
-MODELS: Kinds = {}
+MODELS: Kinds = {"jepa": (JEPAConfig, JEPA)}
 
 
 @dataclass(frozen=True)

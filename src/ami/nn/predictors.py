@@ -8,27 +8,51 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-class ResidualPredictor(nn.Module):
-    """One step of dynamics on a flat state: a residual network that adds a change to the last latent."""
+class ActionDoor(nn.Module):
+    """One embodiment's front door: its actions, whatever their number, become a condition of the model's width.
 
-    def __init__(self, state: int, condition: int, width: int, depth: int, out: int) -> None:
+    Actions are normalised here with the mean and deviation of the training data. A passive embodiment has only the
+    learned constant, which says what kind of world this is.
+    """
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], width: int) -> None:
         super().__init__()
-        self.state = nn.Linear(state, width)
-        self.condition = nn.Linear(condition, width, bias=False)
-        self.blocks = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
-        self.change = nn.Linear(width, out)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32), persistent=False)
+        self.weight = nn.Parameter(torch.randn(width, len(mean)) / max(len(mean), 1) ** 0.5) if mean else None
+        self.kind = nn.Parameter(torch.zeros(width))
+
+    def forward(
+        self, actions: Float[Tensor, "batch horizon action"] | None, batch: int, horizon: int
+    ) -> Float[Tensor, "horizon batch width"]:
+        """The conditions of a whole horizon in one product, step first: each step is then one block of memory."""
+        if self.weight is None or actions is None:
+            return self.kind.expand(horizon, batch, -1)
+        normal = ((actions - self.mean) / self.std).transpose(0, 1)
+        return functional.linear(normal, self.weight, self.kind)
+
+
+class ResidualPredictor(nn.Module):
+    """One step of dynamics: a residual network that adds a change to the state.
+
+    ``context`` is what does not change on the way (the scene), so a rollout projects it once. The last layer begins at
+    zero: an untrained model expects that nothing changes.
+    """
+
+    def __init__(self, *, history: int, context: int, width: int, depth: int, state: int) -> None:
+        super().__init__()
+        self.state = nn.Linear(history, width)
+        self.context = nn.Linear(context, width, bias=False)
+        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+        self.change = nn.Linear(width, state)
         nn.init.zeros_(self.change.weight)
         nn.init.zeros_(self.change.bias)
 
     def forward(
-        self, state: Float[Tensor, "rows state"], condition: Float[Tensor, "rows width"]
-    ) -> Float[Tensor, "rows out"]:
-        """The change from the last latent to the next. ``condition`` comes from :meth:`prepare`."""
-        hidden = functional.relu(self.state(state) + condition)
-        for block in self.blocks:
-            hidden = hidden + functional.relu(block(hidden))
+        self, history: Float[Tensor, "rows history"], condition: Float[Tensor, "rows width"]
+    ) -> Float[Tensor, "rows state"]:
+        """How the state changes in one step."""
+        hidden = functional.relu(self.state(history) + condition)
+        for layer in self.layers:
+            hidden = hidden + functional.relu(layer(hidden))
         return self.change(hidden)
-
-    def prepare(self, condition: Float[Tensor, "... condition"]) -> Float[Tensor, "... width"]:
-        """Project the conditions of a whole horizon at once: one product instead of one for each step."""
-        return self.condition(condition)

@@ -1,1 +1,8 @@
-"""One Python function per recipe."""
+"""One Python function per recipe, by name."""
+
+from collections.abc import Callable
+
+from ami.recipes.baby import baby, bridge, video
+from ami.training.run import Recipe
+
+RECIPES: dict[str, Callable[..., Recipe]] = {"baby": baby, "video": video, "bridge": bridge}

@@ -18,7 +18,7 @@ from ami.evaluation.report import Strip
 from ami.evaluation.simulator import RoomsSimulator
 from ami.evaluation.statistics import wilson
 from ami.planning.costs import GoalDistance
-from ami.planning.sampling import SamplingPlanner, SamplingSettings, with_iterations
+from ami.planning.sampling import SamplingPlanner, SamplingSettings
 from ami.types import Clip, Interval, Latent, Result, WorldModel
 from ami.worlds.rooms import EMBODIMENT, FAMILIES, REPEAT, SPEED, Rooms, draw_agent, sample_pairs
 
@@ -176,7 +176,7 @@ class RoomsBenchmark:
         """Let ``model`` find its ways by planning; the simulator is shown the truth, any other model the pictures."""
         knows = isinstance(model, RoomsSimulator)
         # The simulator's arithmetic is the same in any grouping, so it may plan many episodes in one call.
-        planner = SamplingPlanner(replace(self.planner, together=32) if knows else self.planner)
+        search = replace(self.planner, together=32) if knows else self.planner
         background = pairs.rooms.background()
 
         def seen(position: np.ndarray, step: int) -> Clip:
@@ -187,8 +187,8 @@ class RoomsBenchmark:
             model,
             EMBODIMENT.name,
             GoalDistance(_encode(model, seen(pairs.goal, 0)), self.distance, sum=path, last=last, min=nearest),
-            planner,
-            with_iterations(planner, self.warm_iterations),
+            SamplingPlanner(search),
+            SamplingPlanner(replace(search, iterations=self.warm_iterations)),
             horizon=self.horizon,
             replan_every=self.replan_every,
             seed=asking.seed,

@@ -1,0 +1,116 @@
+"""Ask one checkpoint every question of a suite, and gather the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ami.data.episodes import Store
+from ami.evaluation.benchmark import Answer, Asking, Progress, Suite
+from ami.evaluation.decoder import fit_decoder
+from ami.evaluation.report import Checkpoint, Code, Report, this_machine
+from ami.evaluation.report import Suite as SuiteName
+from ami.evaluation.suites.control import SUITES
+from ami.evaluation.suites.robots import NextLatent
+from ami.models import checkpoint
+from ami.models.jepa import JEPA
+from ami.types import Clip, WorldModel
+
+
+@dataclass(frozen=True)
+class Question:
+    """How a checkpoint is asked: which suite, with which fresh episodes, and on which held-out recordings."""
+
+    suite: str = "rooms"
+    seed: int = 0  # of the evaluation's own episodes
+    n: int | None = None  # episodes a benchmark, in place of the suite's number
+    baseline_n: int | None = 50  # at most so many for baselines that plan
+
+
+def suite_named(name: str) -> Suite:
+    """A suite by its name. ``ValueError`` names the others."""
+    if name not in SUITES:
+        raise ValueError(f"there is no suite '{name}'; choose one of {', '.join(SUITES)}")
+    return SUITES[name]
+
+
+def ask(
+    folder: Path,
+    question: Question,
+    *,
+    rooms: Store | None = None,
+    robots: Clip | None = None,
+    collect_seconds: float | None = None,
+    curves: Sequence[Mapping[str, Any]] = (),
+    commands: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Report:
+    """Everything in one report, under one digest.
+
+    ``rooms`` are pictures that the decoder of the film strips learns to draw (no strips without), ``robots`` held-out
+    episodes, one in each row, for ``bridge/next-latent``; ``curves`` are the training's metrics.
+    """
+    model, came_from = checkpoint.load(folder), checkpoint.read_provenance(folder)
+    suite = suite_named(question.suite)
+    decode = None if rooms is None else fit_decoder(model, rooms)
+    asking = Asking(question.seed, _untrained(model), question.baseline_n, decode, strips=3, progress=progress)
+    answer = Answer(())
+    for benchmark, n in suite.asked:
+        answer += benchmark.run(model, question.n or n, asking)
+    protocol = suite.protocol
+    if robots is not None:
+        robot = NextLatent()
+        answer += Answer(tuple(robot.run(model, robots, seed=question.seed, untrained=asking.untrained)))
+        protocol = (*protocol, *robot.protocol)
+    spent = {"train": came_from.cpu_seconds}
+    return Report(
+        checkpoint=Checkpoint(
+            digest=checkpoint.digest(folder),
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            recipe=came_from.recipe,
+        ),
+        suite=SuiteName(name=suite.name, digest=suite.digest),
+        code=Code(**asdict(checkpoint.code_version())),
+        results=answer.results,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        machine=this_machine("fp32"),
+        cpu_seconds=spent if collect_seconds is None else {"collect": collect_seconds, **spent},
+        strips=answer.strips,
+        curves=curves,
+        protocol=protocol,
+        commands=commands,
+        notes=_notes(answer),
+        provenance={"data": dict(came_from.data), "seeds": list(came_from.seeds), "steps": came_from.steps},
+    )
+
+
+def held_out_clip(store: Store, episodes: Sequence[int]) -> Clip:
+    """Whole episodes, one in each row, cut to the length of the shortest."""
+    shortest = min(store.episodes[episode].length for episode in episodes)
+    return store.clips(np.array([[episode, 0] for episode in episodes]), shortest)
+
+
+def _untrained(model: WorldModel) -> WorldModel:
+    assert isinstance(model, JEPA)
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(0)
+        return JEPA(model.config).eval()
+
+
+def _notes(answer: Answer) -> list[str]:
+    """What falls short, from the numbers themselves: wherever the same planner on the true simulator is better."""
+    notes = []
+    for result in answer.results:
+        best = result.baselines.get("simulator")
+        if best is not None and best.low > result.high:
+            notes.append(
+                f"{result.benchmark} {result.metric}: {result.value:.0%}, where the same planner on the true simulator "
+                f"has {best.value:.0%}: what is missing was not learned."
+            )
+    return notes

@@ -1,0 +1,52 @@
+"""From the pictures of one step to a few tokens that say what is there."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from ami.nn.norm import EmbodimentNorm
+from ami.nn.tokenizers import PATCH, PatchStem
+from ami.nn.transformer import Block
+
+
+class StepEncoder(nn.Module):
+    """Patches to tokens, blocks among them, and one linear read-out of the whole grid.
+
+    The read-out sees every patch's place, which a mean over patches would lose. With no blocks (the baby) the only
+    products are those of the stem and the read-out.
+    """
+
+    def __init__(
+        self,
+        *,
+        picture: int,
+        tubelet: int,
+        widths: tuple[int, int, int],
+        blocks: int,
+        out: int,
+        embodiments: tuple[str, ...],
+    ) -> None:
+        super().__init__()
+        self.picture = picture
+        self.stem = PatchStem(widths, tubelet)
+        width, grid = widths[-1], (picture // PATCH) ** 2
+        self.place = nn.Parameter(torch.randn(grid, width) * 0.02) if blocks else None
+        self.blocks = nn.Sequential(*(Block(width, max(width // 64, 1)) for _ in range(blocks)))
+        self.read = nn.Linear(grid * width, out)
+        self.norm = EmbodimentNorm(embodiments, out)
+
+    def forward(
+        self, video: UInt8[Tensor, "steps tubelet 3 height width"], embodiment: str
+    ) -> Float[Tensor, "steps out"]:
+        """``ValueError`` where the pictures are not of the size that the model was built for."""
+        if video.shape[-2:] != (self.picture, self.picture):
+            height, width = video.shape[-2:]
+            raise ValueError(
+                f"pictures are {height} x {width} px; this model was built for {self.picture} x {self.picture}"
+            )
+        tokens = self.stem(video)
+        if self.place is not None:
+            tokens = self.blocks(tokens + self.place)
+        return self.norm(self.read(tokens.flatten(1)), embodiment)

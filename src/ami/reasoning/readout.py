@@ -1,0 +1,39 @@
+"""Read named quantities out of frozen latents, with an error in their own unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Readout:
+    """A linear map from features to quantities."""
+
+    weight: Float[Tensor, "feature+1 quantity"]
+
+    def __call__(self, features: Float[Tensor, "n feature"]) -> Float[Tensor, "n quantity"]:
+        return _with_constant(features) @ self.weight
+
+    def error(
+        self, features: Float[Tensor, "n feature"], truth: Float[Tensor, "n quantity"]
+    ) -> Float[Tensor, "quantity"]:
+        """Mean absolute error of each quantity, in its unit."""
+        return (self(features) - truth).abs().mean(0)
+
+
+def fit_readout(
+    features: Float[Tensor, "n feature"], truth: Float[Tensor, "n quantity"], penalty: float = 1e-3
+) -> Readout:
+    """Ridge regression in closed form; ``penalty`` is relative to the features' mean square."""
+    x = _with_constant(features.double())
+    gram = x.T @ x / len(x)
+    ridge = penalty * gram.diagonal().mean() * torch.eye(len(gram), dtype=x.dtype)
+    return Readout(torch.linalg.solve(gram + ridge, x.T @ truth.double() / len(x)).to(features.dtype))
+
+
+def _with_constant(features: Tensor) -> Tensor:
+    return torch.cat([features, torch.ones_like(features[:, :1])], 1)

@@ -1,0 +1,119 @@
+"""The one baby, and its two specialists: the same model and training, with fewer kinds of experience."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+from ami.data.episodes import Store
+from ami.data.loader import Loader, Source
+from ami.models.jepa import JEPA, JEPAConfig, sized
+from ami.objectives.prediction import Dynamics, Prediction, PredictionSettings
+from ami.recipes.common import by_embodiment, gauge_clips, measured, sides
+from ami.training.loop import Stage, drawn_from
+from ami.training.optim import Optimisation
+from ami.training.perceived import PerceivedStore
+from ami.training.run import Recipe
+
+
+@dataclass(frozen=True)
+class BabySettings:
+    """All that decides how a baby grows up."""
+
+    size: str = "baby"  # the one dial: baby, tiny, small, base, large
+    picture: int = 64  # px on a side
+    window: int = 1  # latents a belief holds
+    steps: int = 500  # of the first stage: perceive and predict
+    refine: int = 1500  # of the second: predict better, with the encoder frozen
+    clip: int = 9  # steps in a training clip
+    batch: int = 64  # clips of the first kind of experience at a time
+    small_batch: int = 12  # and of every other kind
+    refine_batch: int = 256  # clips of the second stage
+    objective: PredictionSettings = field(default_factory=PredictionSettings)
+    optimisation: Optimisation = field(default_factory=Optimisation)
+    refine_optimisation: Optimisation = field(default_factory=lambda: Optimisation(warmup=50, weight_decay=1e-4))
+
+
+def baby(stores: Sequence[Store], seed: int = 0, settings: BabySettings | None = None) -> Recipe:
+    """One model for all the experience it is given: rooms today, films and robots where they are at hand."""
+    return _grow("baby", by_embodiment(stores), seed, settings or BabySettings())
+
+
+def video(stores: Sequence[Store], seed: int = 0, settings: BabySettings | None = None) -> Recipe:
+    """The same from films alone: no actions, the next latent is predicted from the last."""
+    found = by_embodiment(stores)
+    _only(found, "video", passive=True)
+    return _grow("video", found, seed, settings or BabySettings(steps=300, refine=500, window=2, batch=32))
+
+
+def bridge(stores: Sequence[Store], seed: int = 0, settings: BabySettings | None = None) -> Recipe:
+    """The same from robot episodes alone: the next latent under the action done."""
+    found = by_embodiment(stores)
+    _only(found, "bridge", passive=False)
+    return _grow("bridge", found, seed, settings or BabySettings(steps=300, refine=500, batch=32))
+
+
+def _only(stores: Mapping[str, Store], recipe: str, *, passive: bool) -> None:
+    for name, store in stores.items():
+        if (store.embodiment.action_dim == 0) != passive:
+            wanted = "films, which have no actions" if passive else "episodes with actions"
+            raise ValueError(f"the recipe '{recipe}' learns from {wanted}; {store.folder} holds '{name}'")
+
+
+def _grow(name: str, stores: Mapping[str, Store], seed: int, settings: BabySettings) -> Recipe:
+    train, held = {}, {}
+    for kind, store in stores.items():
+        train[kind], held[kind] = sides(store)
+    config = sized(
+        settings.size,
+        {kind: measured(store, train[kind]) for kind, store in stores.items()},
+        picture=settings.picture,
+        window=settings.window,
+    )
+    largest = max(stores, key=lambda kind: sum(info.length for info in stores[kind].episodes))
+    batches = {kind: settings.batch if kind == largest else settings.small_batch for kind in stores}
+    refine_batches = {kind: settings.refine_batch if kind == largest else 64 for kind in stores}
+    short = settings.objective.rollout + settings.window
+
+    def pictures(model: JEPA) -> Loader:
+        return Loader(
+            [Source(store, settings.clip, batches[kind], episodes=train[kind]) for kind, store in stores.items()], seed
+        )
+
+    def latents(model: JEPA) -> Loader:
+        perceived = {kind: PerceivedStore(store, model, train[kind]) for kind, store in stores.items()}
+        return Loader([Source(store, short, refine_batches[kind]) for kind, store in perceived.items()], seed)
+
+    clips = gauge_clips(stores, held, settings.clip)
+    return Recipe(
+        name=name,
+        settings=asdict(settings),
+        data={kind: store.digest for kind, store in stores.items()},
+        seed=seed,
+        build=lambda: _build(config, seed),
+        stages=(
+            Stage(
+                "perceive",
+                settings.steps,
+                lambda model: Prediction(model, settings.objective),
+                pictures,
+                settings.optimisation,
+                gauge_clips=clips,
+            ),
+            Stage(
+                "refine",
+                settings.refine,
+                lambda model: Dynamics(settings.objective.rollout),
+                latents,
+                settings.refine_optimisation,
+                frozen=("encoder",),
+                gauge_every=settings.refine,
+                gauge_clips=clips,
+            ),
+        ),
+    )
+
+
+def _build(config: JEPAConfig, seed: int) -> JEPA:
+    with drawn_from(seed):
+        return JEPA(config)

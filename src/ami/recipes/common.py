@@ -1,0 +1,60 @@
+"""What recipes share: which stores feed a model, and what was measured on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ami.data.episodes import Store, split
+from ami.types import Clip, Embodiment
+
+HELD_OUT = 0.2  # of each store's episodes: gauges and benchmarks look at these, training never does
+
+
+def by_embodiment(stores: Sequence[Store]) -> dict[str, Store]:
+    """The stores under the names of their embodiments, of which each may come once."""
+    found: dict[str, Store] = {}
+    for store in stores:
+        name = store.embodiment.name
+        if name in found:
+            raise ValueError(f"{found[name].folder} and {store.folder} both hold '{name}'; collect into one store")
+        if not len(store):
+            raise ValueError(f"{store.folder} holds no episodes; collect or ingest some")
+        found[name] = store
+    return dict(sorted(found.items()))
+
+
+def sides(store: Store) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Episodes to train on, and those held out. A store of one or two films trains on all it has."""
+    if len(store) < 5:
+        return tuple(range(len(store))), tuple(range(len(store)))
+    return split(store, HELD_OUT)
+
+
+def measured(store: Store, episodes: Sequence[int]) -> Embodiment:
+    """The store's embodiment with the mean and deviation of the actions done in ``episodes``.
+
+    A dimension that hardly moves is given the deviation that a tenth of its range would have, so that its noise is
+    not blown up.
+    """
+    body = store.embodiment
+    if not body.action_dim:
+        return body
+    done = np.concatenate([store.arrays(episode)["actions"] for episode in episodes])
+    least = (np.array(body.high) - np.array(body.low)) / 20
+    std = np.maximum(done.std(0, dtype=np.float64), least)
+    return replace(
+        body, action_mean=tuple(map(float, done.mean(0, dtype=np.float64))), action_std=tuple(map(float, std))
+    )
+
+
+def gauge_clips(stores: Mapping[str, Store], held: Mapping[str, Sequence[int]], steps: int) -> tuple[Clip, ...]:
+    """One clip of held-out experience for each embodiment: the first window of up to 64 episodes."""
+    clips = []
+    for name, store in stores.items():
+        index = np.array([[episode, 0] for episode in held[name][:64] if store.episodes[episode].length >= steps])
+        if len(index):
+            clips.append(store.clips(index, steps))
+    return tuple(clips)

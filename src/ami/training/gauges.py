@@ -1,0 +1,57 @@
+"""Is it collapsing? Numbers that say so while a model trains, with advice."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ami.reasoning.readout import fit_readout
+from ami.types import Clip, WorldModel
+
+
+def effective_rank(values: Float[Tensor, "n dim"]) -> float:
+    """How many dimensions are in use: the exponential of the entropy of the normalised singular values.
+
+    Source: Roy and Vetterli 2007; used as RankMe by Garrido et al. 2023 (equation 1).
+    """
+    strengths = torch.linalg.svdvals((values - values.mean(0)).double())
+    share = strengths / strengths.sum().clamp_min(1e-12)
+    return float(torch.exp(-(share * (share + 1e-12).log()).sum()))
+
+
+@torch.no_grad()
+def gauge(model: WorldModel, clip: Clip) -> dict[str, float]:
+    """Gauges on held-out experience, for each token of the latent and, where the truth is known, a linear read-out.
+
+    ``probe`` errors are of a ridge regression fitted on half of the rows and measured on the other half, in the
+    truth's own unit (px in Two Rooms), mean over its quantities.
+    """
+    training = model.training
+    model.eval()
+    values = model.encode(clip).values
+    model.train(training)
+    found = {}
+    for token, part in enumerate(values.unbind(2)):
+        flat = part.flatten(0, 1)
+        found[f"rank_{token}"] = effective_rank(flat)
+        found[f"deviation_{token}"] = float(flat.std(0).mean())
+    if clip.truth is not None and len(clip) > 1:
+        half = len(clip) // 2
+        features, truth = values.flatten(2), clip.truth
+        readout = fit_readout(features[:half].flatten(0, 1), truth[:half].flatten(0, 1))
+        found["probe"] = float(readout.error(features[half:].flatten(0, 1), truth[half:].flatten(0, 1)).mean())
+    return found
+
+
+def warnings(found: dict[str, float], dim: int) -> list[str]:
+    """What looks wrong, a sentence each with advice."""
+    said = []
+    for name, value in found.items():
+        if name.startswith("deviation") and value < 0.1:
+            said.append(f"latents are collapsing: {name} is {value:.3f} (1 is healthy); raise the Gaussian weights")
+        if name.startswith("rank") and value < min(2.0, dim / 4):
+            said.append(
+                f"latents use {value:.1f} of {dim} dimensions ({name}); raise the Gaussian weights or the inverse one"
+            )
+    return said

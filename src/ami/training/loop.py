@@ -1,0 +1,146 @@
+"""The training loop, top to bottom. It has never heard of JEPA."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ami import parallel
+from ami.data.loader import Loader
+from ami.training.gauges import gauge, warnings
+from ami.training.optim import Optimisation
+from ami.types import Clip, Objective, WorldModel
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stretch of training: what is taught, with what, for how long.
+
+    ``objective`` and ``loader`` are built when the stage begins, from the model as it then is: a later stage may need
+    what an earlier one has learned.
+    """
+
+    name: str
+    steps: int
+    objective: Callable[[Any], Objective]
+    loader: Callable[[Any], Loader]
+    optimisation: Optimisation = field(default_factory=Optimisation)
+    frozen: tuple[str, ...] = ()  # parts of the model that this stage leaves as they are
+    gauge_every: int = 100
+    gauge_clips: tuple[Clip, ...] = ()  # held-out experience, one clip for each embodiment
+
+
+@dataclass
+class Progress:
+    """Where a stage stands: all that must be saved for it to go on bit for bit."""
+
+    model: WorldModel
+    objective: Objective
+    optimiser: torch.optim.Optimizer
+    step: int = 0
+
+    def state(self) -> dict[str, Any]:
+        """As nested plain values and tensors."""
+        return {
+            "model": dict(self.model.state_dict()),
+            "objective": dict(self.objective.state_dict()),
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go back to what :meth:`state` said."""
+        self.model.load_state_dict(state["model"])
+        self.objective.load_state_dict(state["objective"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step = state["step"]
+
+
+def begin(model: WorldModel, stage: Stage, seed: int) -> Progress:
+    """A stage at its step 0; what its objective owns begins with weights drawn from ``seed``."""
+    for name, part in model.named_children():
+        part.requires_grad_(name not in stage.frozen)
+    with drawn_from(seed):
+        objective = stage.objective(model)
+    taught = [p for module in (model, objective) for p in module.parameters() if p.requires_grad]
+    return Progress(model, objective, stage.optimisation.build(taught))
+
+
+def fit(progress: Progress, stage: Stage, seed: int) -> Iterator[dict[str, float]]:
+    """Train from where ``progress`` stands to the stage's end; after every step yield what was measured.
+
+    Everything random at a step is drawn from (seed, step), so a run that was stopped goes on as if it had not been.
+    ``RuntimeError`` when a loss is no longer a number: the last saved state is then the last good one.
+    """
+    model, objective, optimiser = progress.model, progress.objective, progress.optimiser
+    both = nn.ModuleList([model, objective])
+    taught = [p for group in optimiser.param_groups for p in group["params"]]
+    loader = stage.loader(model)
+    for clips in loader.prefetch(progress.step, stage.steps, parallel.rank(), parallel.size()):
+        began = time.perf_counter()
+        _set_training(model, stage.frozen)
+        generator = torch.Generator().manual_seed(_key(seed, progress.step))
+        measured: dict[str, float] = {}
+        total = torch.zeros(())
+        for clip in clips:
+            for name, loss in objective.losses(model, clip, generator).items():
+                total = total + loss
+                measured[f"{clip.embodiment}/{name}"] = float(loss.detach())
+        if not math.isfinite(float(total.detach())):
+            bad = [name for name, value in measured.items() if not math.isfinite(value)]
+            raise RuntimeError(f"step {progress.step} of {stage.name}: {', '.join(bad) or 'the loss'} is not a number")
+        optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        parallel.average_gradients(both)
+        measured["gradient"] = float(nn.utils.clip_grad_norm_(taught, stage.optimisation.clip))
+        for group in optimiser.param_groups:
+            group["lr"] = stage.optimisation.rate_at(progress.step, stage.steps)
+        optimiser.step()
+        objective.after_step(model)
+        progress.step += 1
+        frames = sum(clip.video.shape[:3].numel() for clip in clips if clip.video is not None)
+        measured["frames_per_second"] = frames / (time.perf_counter() - began)
+        if progress.step % stage.gauge_every == 0 or progress.step == stage.steps:
+            measured |= _gauges(model, stage)
+        yield measured
+    model.eval()
+
+
+@contextmanager
+def drawn_from(seed: int) -> Iterator[None]:
+    """Inside, new layers draw their first weights from ``seed``; outside, nobody's random numbers have been spent."""
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(seed)
+        yield
+
+
+def advice(measured: Mapping[str, float], dim: int) -> list[str]:
+    """Warnings about the gauges among what was measured."""
+    return warnings({name.rsplit("/", 1)[-1]: value for name, value in measured.items() if "gauge/" in name}, dim)
+
+
+def _gauges(model: WorldModel, stage: Stage) -> dict[str, float]:
+    return {
+        f"{clip.embodiment}/gauge/{name}": value
+        for clip in stage.gauge_clips
+        for name, value in gauge(model, clip).items()
+    }
+
+
+def _set_training(model: WorldModel, frozen: tuple[str, ...]) -> None:
+    """What is frozen stays in evaluation mode: its running statistics must not drift either."""
+    model.train()
+    for name in frozen:
+        model.get_submodule(name).eval()
+
+
+def _key(seed: int, step: int) -> int:
+    return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0] >> 1)

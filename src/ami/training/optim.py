@@ -1,0 +1,35 @@
+"""The optimiser and its schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """AdamW (Loshchilov and Hutter 2019) with a linear warm-up and a cosine to zero."""
+
+    rate: float = 2e-3  # at its highest
+    warmup: int = 20  # steps
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = 1e-3  # of matrices; vectors are left alone
+    clip: float = 1.0  # the gradient's length, at most
+
+    def rate_at(self, step: int, steps: int) -> float:
+        """The learning rate of one step of ``steps``."""
+        rise = min(1.0, (step + 1) / max(self.warmup, 1))
+        return self.rate * rise * 0.5 * (1.0 + math.cos(math.pi * step / steps))
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.AdamW:
+        """An optimiser of these parameters; its rate is set anew at each step."""
+        held = list(parameters)
+        groups = [
+            {"params": [p for p in held if p.ndim > 1], "weight_decay": self.weight_decay},
+            {"params": [p for p in held if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(groups, lr=self.rate, betas=self.betas)

@@ -1,0 +1,163 @@
+"""A run's folder: what was asked, what was measured, where it stands, and the checkpoint at its end.
+
+recipe.json     the recipe, resolved; a run is resumed only with the same
+metrics.jsonl   a line for each logged step
+latest.safetensors   the last saved state (stage, step, weights, optimiser); replaced whole
+checkpoint/     the trained model
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ami import files, parallel
+from ami.models import checkpoint
+from ami.models.snapshot import load_state, save_state
+from ami.training.loop import Stage, advice, begin, fit
+from ami.types import WorldModel
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Data, model, objective and training in one value. Building one touches no disk."""
+
+    name: str
+    settings: Mapping[str, Any]  # everything that decides the outcome, as JSON
+    data: Mapping[str, str]  # each store's embodiment and digest
+    seed: int
+    build: Callable[[], WorldModel]
+    stages: tuple[Stage, ...]
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """What ``recipe.json`` holds."""
+        return {"name": self.name, "seed": self.seed, "settings": dict(self.settings), "data": dict(self.data)}
+
+    @property
+    def steps(self) -> int:
+        """Of all stages."""
+        return sum(stage.steps for stage in self.stages)
+
+
+@dataclass(frozen=True)
+class Tick:
+    """What a watcher of a run is told."""
+
+    stage: str
+    step: int  # of all stages together
+    steps: int
+    measured: Mapping[str, float]
+    advice: tuple[str, ...] = ()
+
+
+def train(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    resume: bool = False,
+    save_every: int = 100,
+    log_every: int = 10,
+    watch: Callable[[Tick], None] = lambda tick: None,
+) -> Path:
+    """Train, or go on training, in ``folder``; the checkpoint's folder comes back.
+
+    A run that is killed at any moment and resumed ends with the weights of one that was not, bit for bit, on the same
+    machine with the same number of threads. ``ValueError`` where the folder holds a run and ``resume`` is false, or
+    holds another recipe's run.
+    """
+    document = recipe.document
+    _claim(folder, document, resume)
+    done = folder / "checkpoint"
+    if (done / checkpoint.CONFIG).is_file():
+        return done
+    began, model = time.process_time(), recipe.build()
+    state = load_state(folder / "latest.safetensors") if (folder / "latest.safetensors").is_file() else None
+    resumed = sum(stage.steps for stage in recipe.stages[: state["stage"]]) + state["progress"]["step"] if state else 0
+    log = _Log(folder, log_every, resumed)
+    spent = state["cpu_seconds"] if state else 0.0
+    before = 0
+    for number, stage in enumerate(recipe.stages):
+        if state and number < state["stage"]:
+            before += stage.steps
+            continue
+        if state and number == state["stage"]:
+            model.load_state_dict(state["progress"]["model"])  # a stage may be built from what was learned before it
+        progress = begin(model, stage, recipe.seed)
+        if state and number == state["stage"]:
+            progress.restore(state["progress"])
+        for measured in fit(progress, stage, recipe.seed * 1000 + number):
+            now = time.process_time() - began + spent
+            said = tuple(advice(measured, model.latent_shape[1]))
+            last = progress.step == stage.steps
+            log.add({"stage": stage.name, "step": before + progress.step, "cpu_seconds": now, **measured}, last)
+            watch(Tick(stage.name, before + progress.step, recipe.steps, measured, said))
+            if (progress.step % save_every == 0 or last) and parallel.rank() == 0:
+                kept = {"stage": number, "progress": progress.state(), "cpu_seconds": now}
+                log.flush()
+                save_state(folder / "latest.safetensors", kept)
+        state = None
+        before += stage.steps
+    if parallel.rank() == 0:
+        checkpoint.save(done, model.eval(), _provenance(recipe, time.process_time() - began + spent))
+    return done
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log; a torn last line, which a crash can leave, is dropped."""
+    path = folder / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []
+    return [json.loads(line) for line in lines]
+
+
+class _Log:
+    """Adds to ``metrics.jsonl`` when the run saves; begins by dropping what lies after the state that is resumed."""
+
+    def __init__(self, folder: Path, every: int, resumed: int) -> None:
+        self.path, self.every = folder / "metrics.jsonl", every
+        self._waiting: list[dict[str, Any]] = []
+        if parallel.rank() == 0 and self.path.is_file():
+            kept = [row for row in read_metrics(folder) if row["step"] <= resumed]
+            files.write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+
+    def add(self, row: dict[str, Any], last: bool) -> None:
+        gauged = any("gauge/" in name for name in row)
+        if parallel.rank() == 0 and (row["step"] % self.every == 0 or gauged or last):
+            self._waiting.append(row)
+
+    def flush(self) -> None:
+        for row in self._waiting:
+            files.append_line(self.path, row)
+        self._waiting = []
+
+
+def _claim(folder: Path, document: Mapping[str, Any], resume: bool) -> None:
+    path = folder / "recipe.json"
+    if path.is_file():
+        if not resume:
+            raise ValueError(f"{folder} already holds a run; go on with --resume, or choose another folder")
+        held = json.loads(path.read_text(encoding="utf-8"))
+        if held != json.loads(json.dumps(document)):
+            raise ValueError(f"{folder} holds a run of another recipe, data or seed; choose another folder")
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty and holds no run; choose another folder")
+    elif resume and not folder.is_dir():
+        raise ValueError(f"there is no run in {folder} to resume")
+    elif parallel.rank() == 0:
+        files.write_json(path, document)
+
+
+def _provenance(recipe: Recipe, cpu_seconds: float) -> checkpoint.Provenance:
+    return checkpoint.Provenance(
+        recipe=recipe.name,
+        code=checkpoint.code_version(),
+        settings=recipe.settings,
+        data=recipe.data,
+        seeds=(recipe.seed,),
+        steps=recipe.steps,
+        cpu_seconds=cpu_seconds,
+    )
