@@ -25,8 +25,8 @@ class PictureDecoder(nn.Module):
         self.grid = nn.Sequential(nn.Linear(latent, 256), nn.ReLU(), nn.Linear(256, _SIDE**2 * inner), nn.ReLU())
         self.pixels = nn.Sequential(nn.Linear(inner, 64), nn.ReLU(), nn.Linear(64, 3 * self.piece**2))
         for weight in self.parameters():
-            if weight.ndim > 1:
-                weight.data = torch.randn(weight.shape, generator=generator) * (2 / weight.shape[1]) ** 0.5
+            scale = (2 / weight.shape[1]) ** 0.5 if weight.ndim > 1 else 0.0
+            weight.data = torch.randn(weight.shape, generator=generator) * scale
 
     def forward(self, values: Float[Tensor, "n latent"]) -> Float[Tensor, "n height width 3"]:
         """Colours around 0."""

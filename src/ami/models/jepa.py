@@ -112,7 +112,7 @@ class JEPA(WorldModel):
         embodiment: str = "",
     ) -> Belief:
         """Hold the last ``window`` latents, and the actions between them."""
-        name = belief.embodiment if belief else embodiment
+        name = embodiment if belief is None else belief.embodiment
         self._body(name)
         values, times, done = seen.values, seen.times, actions
         if belief is not None:

@@ -15,15 +15,15 @@ def patches(video: UInt8[Tensor, "frames tubelet 3 height width"]) -> UInt8[Tens
     """Cut pictures in 4 x 4 px pieces, ordered so that merging four neighbours is merely a reshape.
 
     The order is: frame, token row, token column, then the quarters of a token, the quarters of a quarter (a Z curve).
-    ``pixels`` runs over the tubelet, the piece's rows and columns, and the colour. Working on whole rows of a piece as
-    32-bit words makes this four times faster than moving bytes, and moving bytes four times faster than floats.
+    ``pixels`` runs over the tubelet, the piece's rows and columns, and the colour. The rows of pieces (12 bytes) are
+    picked by a table: three times faster on a CPU than a permuted copy, which was itself faster by words than by bytes.
     """
     frames, tubelet, _, height, width = video.shape
     tall, wide = height // PATCH, width // PATCH
-    bytes_last = video.permute(0, 1, 3, 4, 2).contiguous().view(frames, tubelet, height, width * 3)
-    words = bytes_last.view(torch.int32).view(frames, tubelet, tall, 2, 2, _INNER, wide, 2, 2, 3)
-    ordered = words.permute(0, 2, 6, 3, 7, 4, 8, 1, 5, 9).contiguous()
-    return ordered.view(-1, tubelet * _INNER * 3).view(torch.uint8)
+    rows = torch.arange(tubelet * height * width // _INNER, device=video.device)
+    order = rows.view(tubelet, tall, 2, 2, _INNER, wide, 2, 2).permute(1, 5, 2, 6, 3, 7, 0, 4).flatten()
+    words = video.permute(0, 1, 3, 4, 2).contiguous().view(frames, len(order), _INNER * 3).view(torch.int32)
+    return words.index_select(1, order).view(-1, tubelet * _INNER * 3).view(torch.uint8)
 
 
 class PatchStem(nn.Module):
@@ -41,7 +41,6 @@ class PatchStem(nn.Module):
         self.piece = nn.Linear(tubelet * 3 * _INNER**2, first)
         self.quarter = nn.Linear(4 * first, second)
         self.token = nn.Linear(4 * second, third)
-        self.register_buffer("mean", torch.tensor(127.5), persistent=False)
 
     def forward(self, video: UInt8[Tensor, "frames tubelet 3 height width"]) -> Float[Tensor, "frames tokens width"]:
         """Height and width must be multiples of 16 px."""

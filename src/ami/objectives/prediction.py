@@ -22,6 +22,7 @@ class PredictionSettings:
     rollout: int = 4  # steps imagined before the last comparison
     state_gaussian: float = 0.3  # SIGReg of the states
     scene_gaussian: float = 1.0  # SIGReg of the scenes
+    gaussian: float = 0.0  # SIGReg of both together: also makes the state say nothing of the scene
     scene_steady: float = 4.0  # variance of a scene within its clip
     inverse: float = 1.0  # error of the action read from two successive states, in its own deviations
     variance: float = 0.0  # variance hinge of the states over the batch
@@ -95,6 +96,8 @@ class Prediction(Objective):
             losses["state_gaussian"] = weigh.state_gaussian * clips * sigreg(flat, generator)
         if weigh.scene_gaussian:
             losses["scene_gaussian"] = weigh.scene_gaussian * clips * sigreg(scene.flatten(0, 1), generator)
+        if weigh.gaussian:
+            losses["gaussian"] = weigh.gaussian * clips * sigreg(seen.values.flatten(2).flatten(0, 1), generator)
         if weigh.scene_steady:
             losses["scene_steady"] = weigh.scene_steady * unsteadiness(scene)
         if weigh.inverse and clip.actions is not None:

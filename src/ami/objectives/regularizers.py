@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -27,18 +29,41 @@ def sigreg(
     projected = values @ functional.normalize(drawn, dim=0)
     knots = torch.linspace(0.0, _REACH, _KNOTS).to(values)
     gaussian = torch.exp(-knots.square() / 2)
-    # exp(i(t+d)x) = exp(itx) exp(idx): one cosine and one sine instead of seventeen of each, which were a fifth of a
-    # training step on a CPU.
-    step = projected * (_REACH / (_KNOTS - 1))
-    turn_re, turn_im = step.cos(), step.sin()
-    real, imaginary = torch.ones_like(step), torch.zeros_like(step)
-    means = []
-    for _ in range(_KNOTS):
-        means.append(torch.stack([real.mean(0), imaginary.mean(0)]))
-        real, imaginary = real * turn_re - imaginary * turn_im, real * turn_im + imaginary * turn_re
-    found = parallel.mean(torch.stack(means, -1))
-    gap = (found[0] - gaussian).square() + found[1].square()
-    return torch.trapezoid(gap * gaussian, knots, dim=-1).mean()
+    found = parallel.mean(_WaveMeans.apply(projected * (_REACH / (_KNOTS - 1)), _KNOTS - 1))
+    gap = (found[..., 0] - gaussian[1:, None]).square() + found[..., 1].square()
+    # At the first knot, 0, both functions are 1: the gap that is put in front.
+    weighted = functional.pad(gap * gaussian[1:, None], (0, 0, 1, 0))
+    return torch.trapezoid(weighted, knots, dim=0).mean()
+
+
+class _WaveMeans(torch.autograd.Function):
+    """The means over samples of exp(ikx), k = 1 … ``knots``, as real and imaginary parts ``(knots, directions, 2)``.
+
+    exp(i(k+1)x) = exp(ikx) exp(ix): one cosine and one sine instead of sixteen of each. The gradient is a polynomial in
+    exp(ix), summed by Horner's rule, so nothing is kept but exp(ix): six times faster on a CPU than to record every
+    product, which was half of a training step.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, angle: Float[Tensor, "samples directions"], knots: int) -> Tensor:
+        turn = torch.complex(angle.cos(), angle.sin())
+        wave, means = turn.clone(), [turn.mean(0)]
+        for _ in range(knots - 1):
+            means.append(wave.mul_(turn).mean(0))
+        ctx.save_for_backward(turn)
+        return torch.view_as_real(torch.stack(means))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (turn,) = ctx.saved_tensors
+        asked = torch.view_as_complex(gradients[0].contiguous()).conj()
+        order = torch.arange(1, len(asked) + 1, device=turn.device)[:, None]
+        # d exp(ikx) / dx = ik exp(ikx)
+        parts = (asked * order * (1j / len(turn))).unbind(0)
+        total = parts[-1] * turn
+        for part in reversed(parts[:-1]):
+            total.add_(part).mul_(turn)
+        return total.real.contiguous(), None
 
 
 def variance_hinge(values: Float[Tensor, "samples dim"], at_least: float = 1.0) -> Float[Tensor, ""]:

@@ -129,11 +129,14 @@ class _Task:
 class SamplingPlanner:
     """Plans by drawing action sequences, imagining each, and drawing again near the best.
 
-    The best candidate ever imagined is the plan (in a learned maze, with coloured noise, acting on it ended at the goal
-    more often than acting on the final mean; with white noise there was no clear difference). The mean of the first distribution (``first_guess``, or the middle of the bounds) and of every later one, the last
-    included, is a candidate itself. A row's plan depends on that row and its generator alone, to the last bit: groups
-    of ``together`` rows are always imagined in calls of the same shape, because a matrix product may round differently
-    at another batch size. (With ``together`` above 1 the model must also not mind a row's place in the batch.)
+    The best candidate ever imagined is the plan: in a learned maze, with coloured noise, acting on it ended at the goal
+    more often than acting on the final mean (with white noise neither was clearly better). The mean of the first
+    distribution (``first_guess``, or the middle of the bounds) and of every later one, the last included, is a
+    candidate itself.
+
+    A row's plan depends on that row and its generator alone, to the last bit: groups of ``together`` rows are always
+    imagined in calls of the same shape, because a matrix product may round differently at another batch size. (With
+    ``together`` above 1 the model must also not mind a row's place in the batch.)
     """
 
     settings: SamplingSettings = METHODS["icem"]
@@ -182,8 +185,8 @@ class SamplingPlanner:
         best, history = None, []
         for samples in settings.schedule:
             noise = torch.einsum("th,psha->psta", colour, _draw(generators, samples - 1, mean))
-            # Refitting to draws before they are clamped explores more (8 % cheaper ways round a wall for white-noise CEM,
-            # 1 % for iCEM) but settles less exactly (5 to 15 times the gap to a known optimum). So: clamped.
+            # Refitting to draws before they are clamped explores more (8 % cheaper ways round a wall for white-noise
+            # CEM, 1 % for iCEM) but settles less exactly (5 to 15 times the gap to a known optimum). So: clamped.
             drawn = (mean[:, None] + std[:, None] * noise).clamp(task.low, task.high)
             candidates = torch.cat([mean[:, None], drawn], 1)
             costs, leader = task.imagine(candidates)

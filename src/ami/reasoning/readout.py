@@ -28,11 +28,12 @@ class Readout:
 def fit_readout(
     features: Float[Tensor, "n feature"], truth: Float[Tensor, "n quantity"], penalty: float = 1e-3
 ) -> Readout:
-    """Ridge regression in closed form; ``penalty`` is relative to the features' mean square."""
+    """Ridge regression in closed form; ``penalty`` is relative to the features' mean square. The constant is free."""
     x = _with_constant(features.double())
     gram = x.T @ x / len(x)
-    ridge = penalty * gram.diagonal().mean() * torch.eye(len(gram), dtype=x.dtype)
-    return Readout(torch.linalg.solve(gram + ridge, x.T @ truth.double() / len(x)).to(features.dtype))
+    ridge = (penalty * gram.diagonal()[:-1].mean()).clamp_min(1e-12).repeat(len(gram))
+    ridge[-1] = 0.0
+    return Readout(torch.linalg.solve(gram + ridge.diag(), x.T @ truth.double() / len(x)).to(features.dtype))
 
 
 def _with_constant(features: Tensor) -> Tensor:

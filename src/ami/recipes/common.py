@@ -15,6 +15,8 @@ HELD_OUT = 0.2  # of each store's episodes: gauges and benchmarks look at these,
 
 def by_embodiment(stores: Sequence[Store]) -> dict[str, Store]:
     """The stores under the names of their embodiments, of which each may come once."""
+    if not stores:
+        raise ValueError("a recipe learns from experience and none was given; name at least one store with --data")
     found: dict[str, Store] = {}
     for store in stores:
         name = store.embodiment.name

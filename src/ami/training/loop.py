@@ -66,8 +66,9 @@ class Progress:
 
 def begin(model: WorldModel, stage: Stage, seed: int) -> Progress:
     """A stage at its step 0; what its objective owns begins with weights drawn from ``seed``."""
-    for name, part in model.named_children():
-        part.requires_grad_(name not in stage.frozen)
+    model.requires_grad_(True)
+    for name in stage.frozen:
+        model.get_submodule(name).requires_grad_(False)
     with drawn_from(seed):
         objective = stage.objective(model)
     taught = [p for module in (model, objective) for p in module.parameters() if p.requires_grad]
@@ -78,7 +79,7 @@ def fit(progress: Progress, stage: Stage, seed: int) -> Iterator[dict[str, float
     """Train from where ``progress`` stands to the stage's end; after every step yield what was measured.
 
     Everything random at a step is drawn from (seed, step), so a run that was stopped goes on as if it had not been.
-    ``RuntimeError`` when a loss is no longer a number: the last saved state is then the last good one.
+    ``RuntimeError`` when a loss or its gradient is no longer a number: the last saved state is then the last good one.
     """
     model, objective, optimiser = progress.model, progress.objective, progress.optimiser
     both = nn.ModuleList([model, objective])
@@ -101,6 +102,8 @@ def fit(progress: Progress, stage: Stage, seed: int) -> Iterator[dict[str, float
         total.backward()
         parallel.average_gradients(both)
         measured["gradient"] = float(nn.utils.clip_grad_norm_(taught, stage.optimisation.clip))
+        if not math.isfinite(measured["gradient"]):
+            raise RuntimeError(f"step {progress.step} of {stage.name}: the gradient is not a number")
         for group in optimiser.param_groups:
             group["lr"] = stage.optimisation.rate_at(progress.step, stage.steps)
         optimiser.step()

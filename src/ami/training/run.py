@@ -24,7 +24,7 @@ from ami.types import WorldModel
 
 @dataclass(frozen=True)
 class Recipe:
-    """Data, model, objective and training in one value. Building one touches no disk."""
+    """Data, model, objective and training in one value. Building one writes nothing."""
 
     name: str
     settings: Mapping[str, Any]  # everything that decides the outcome, as JSON
@@ -71,7 +71,8 @@ def train(
     holds another recipe's run.
     """
     document = recipe.document
-    _claim(folder, document, resume)
+    if parallel.rank() == 0:  # another rank might find what this one has just written
+        _claim(folder, document, resume)
     done = folder / "checkpoint"
     if (done / checkpoint.CONFIG).is_file():
         return done
@@ -143,11 +144,11 @@ def _claim(folder: Path, document: Mapping[str, Any], resume: bool) -> None:
         held = json.loads(path.read_text(encoding="utf-8"))
         if held != json.loads(json.dumps(document)):
             raise ValueError(f"{folder} holds a run of another recipe, data or seed; choose another folder")
-    elif folder.is_dir() and any(folder.iterdir()):
+    elif folder.is_dir() and any(file.suffix != ".part" for file in folder.iterdir()):
         raise ValueError(f"{folder} is not empty and holds no run; choose another folder")
     elif resume and not folder.is_dir():
         raise ValueError(f"there is no run in {folder} to resume")
-    elif parallel.rank() == 0:
+    else:
         files.write_json(path, document)
 
 

@@ -1,0 +1,36 @@
+"""A read-out recovers what is linear in the features, in its own unit, whatever the features' scale."""
+
+import pytest
+import torch
+
+from ami.reasoning.readout import Readout, fit_readout
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_a_linear_truth_is_recovered_whatever_the_scale_of_the_features(scale: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(500, 4, generator=generator)
+    truth = features @ torch.randn(4, 2, generator=generator) * 10 + torch.tensor([32.0, -5.0])
+    readout = fit_readout(features[:250] * scale, truth[:250])
+    assert readout.error(features[250:] * scale, truth[250:]).max() < 0.05
+    assert readout.error(-features[250:] * scale, truth[250:]).min() > 5
+
+
+def test_the_penalty_shrinks_to_the_mean_and_not_to_zero() -> None:
+    features = torch.randn(400, 3, generator=torch.Generator().manual_seed(0))
+    truth = features[:, :1] + 30
+    readout = fit_readout(features - features.mean(0), truth, penalty=1e6)
+    torch.testing.assert_close(readout(features), truth.mean().expand(400, 1), rtol=1e-4, atol=0)
+
+
+def test_the_error_is_a_mean_of_absolute_ones_for_each_quantity() -> None:
+    readout = Readout(torch.tensor([[2.0, 0.0], [1.0, 5.0]]))
+    error = readout.error(torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0, 5.0], [1.0, 9.0]]))
+    assert error.tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("constant", [0.0, 4.0])
+def test_a_collapsed_code_can_be_read_and_says_nothing(constant: float) -> None:
+    truth = torch.arange(100.0)[:, None]
+    readout = fit_readout(torch.full((100, 3), constant), truth)
+    assert float(readout.error(torch.full((100, 3), constant), truth)) == pytest.approx(25.0, rel=1e-3)

@@ -1,0 +1,53 @@
+"""Small stores and settings with which a recipe runs in a second."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ami.data.episodes import Episode, Store
+from ami.data.robots import WIDOWX
+from ami.data.video import FILM
+from ami.objectives.prediction import PredictionSettings
+from ami.recipes.baby import BabySettings
+from ami.worlds import rooms
+
+TINY = BabySettings(
+    steps=6, refine=6, clip=6, batch=8, small_batch=4, refine_batch=8, objective=PredictionSettings(rollout=3)
+)
+
+
+def rooms_store(folder: Path, episodes: int = 10, steps: int = 20, family: str = "door") -> Store:
+    """Walks in Two Rooms."""
+    store = Store.create(folder, rooms.EMBODIMENT, rooms.TRUTH)
+    store.append(rooms.collect(family, episodes, steps, seed=3))
+    return store
+
+
+def film_store(folder: Path, films: int = 2, frames: int = 30) -> Store:
+    """A bright square that moves to the right over a background of its own."""
+    store, rng = Store.create(folder, FILM), np.random.default_rng(4)
+    made = []
+    for number in range(films):
+        video = np.broadcast_to(rng.integers(0, 120, (64, 64, 3), dtype=np.uint8), (frames, 64, 64, 3)).copy()
+        for frame in range(frames):
+            left = (2 * frame + 11 * number) % 54
+            video[frame, 20:30, left : left + 10] = 230
+        made.append(Episode(np.arange(frames) * FILM.step_seconds, video, source=f"film {number}"))
+    store.append(made)
+    return store
+
+
+def robot_store(folder: Path, episodes: int = 6, frames: int = 10) -> Store:
+    """A gripper, drawn as a square, that goes where its actions say."""
+    store, rng = Store.create(folder, WIDOWX), np.random.default_rng(5)
+    low, high = np.array(WIDOWX.low), np.array(WIDOWX.high)
+    made = []
+    for _ in range(episodes):
+        actions = rng.uniform(low, high, (frames - 1, 7)).astype(np.float32)
+        path = 32 + 100 * np.concatenate([np.zeros((1, 2)), actions[:, :2].cumsum(0)])
+        video = np.full((frames, 64, 64, 3), 90, np.uint8)
+        for frame, (x, y) in enumerate(np.clip(path, 5, 59).astype(int)):
+            video[frame, y - 5 : y + 5, x - 5 : x + 5] = 200
+        made.append(Episode(np.arange(frames) * WIDOWX.step_seconds, video, actions=actions))
+    store.append(made)
+    return store
