@@ -1,5 +1,7 @@
 """Each regulariser falls on a healthy code and rises on a collapsed one, and the rollout pays for what was imagined."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,13 +13,11 @@ from ami.models.jepa import JEPA, sized
 from ami.objectives.prediction import Dynamics, Prediction, PredictionSettings, rollout_loss
 from ami.objectives.regularizers import clip_variance_hinge, covariance, sigreg, unsteadiness, variance_hinge
 from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
-
 from two_processes import both
 
 PAIR = Embodiment("pair", 0.4, (-1.0, -1.0), (1.0, 1.0), (0.1, -0.2), (0.5, 0.8))
-EVERYTHING = PredictionSettings(
-    rollout=2, gaussian=0.2, state_gaussian=0.3, variance=0.5, covariance=0.4, clip_variance=0.6
-)
+EVERYTHING = PredictionSettings(rollout=2, gaussian=0.2, variance=0.5, covariance=0.4, clip_variance=0.6)
+NOTHING = PredictionSettings(**dict.fromkeys(vars(EVERYTHING), 0.0) | {"rollout": 2})
 
 
 def _generator(seed: int = 0) -> torch.Generator:
@@ -45,7 +45,7 @@ def test_sigreg_is_the_weighted_distance_of_characteristic_functions(scale: floa
     loss, wanted = sigreg(single, _generator()), _direct(values, _generator())
     loss.backward()
     wanted.backward()
-    assert float(loss) == pytest.approx(float(wanted), rel=1e-5, abs=1e-7)
+    assert float(loss.detach()) == pytest.approx(float(wanted.detach()), rel=1e-5, abs=1e-7)
     torch.testing.assert_close(single.grad.double(), values.grad, rtol=1e-4, atol=1e-8)
 
 
@@ -88,9 +88,10 @@ def test_following_sigreg_makes_a_code_gaussian(name: str) -> None:
         loss.backward()
         optimiser.step()
     values = values.detach()
-    torch.testing.assert_close(values.T.cov(), torch.eye(2), rtol=0, atol=0.25)
+    torch.testing.assert_close(values.T.cov(), torch.eye(2), rtol=0, atol=0.4)  # it hardly sees the tails
     assert values.mean(0).abs().max() < 0.15
-    assert float((values[:, 0] ** 4).mean() / (values[:, 0] ** 2).mean() ** 2) == pytest.approx(3.0, abs=0.9)
+    assert float(sigreg(values, _generator(999))) < 0.003
+    assert 0.6 < float((values[:, 0].abs() < 1).float().mean()) < 0.76  # 0.68 of a Gaussian; two points have 0 or 1
 
 
 def test_the_hinge_rises_where_a_dimension_does_not_vary() -> None:
@@ -168,8 +169,24 @@ def test_the_rollout_compares_every_step_that_it_can() -> None:
     last = Latent(seen.values.clone(), seen.times)
     last.values[:, -1] += 1.0  # only the last start sees it, at the last of its three steps
     assert float(rollout_loss(Adder(), last, clip, rollout=3)) == pytest.approx(1 / 12, rel=1e-4)
-    with pytest.raises(ValueError, match="a clip of 7 steps is too short for 5 steps ahead of 3; give .* at least 8"):
+    with pytest.raises(ValueError, match=r"a clip of 7 steps is too short for 5 steps ahead of 3; give .* at least 8"):
         rollout_loss(Adder(), seen, clip, rollout=5, window=3)
+
+
+def test_a_displaced_clip_asks_for_the_same_changes() -> None:
+    seen, clip = _walk()
+    displaced = torch.randn(5, 1, 2, generator=_generator(3))
+    assert float(rollout_loss(Adder(), seen, clip, rollout=3, displaced=displaced)) < 1e-12
+
+    class Spring(Adder):
+        """Believes that everything is pulled to the origin."""
+
+        def predict(self, belief: Belief, actions: Tensor, horizon: int) -> Latent:
+            free = super().predict(belief, actions, horizon)
+            return Latent(free.values - 0.5 * belief.latents.values[:, -1:], free.times)
+
+    near, far = (float(rollout_loss(Spring(), seen, clip, rollout=3, displaced=k * displaced)) for k in (0, 5))
+    assert far > 2 * near
 
 
 def _jepa(window: int = 1) -> JEPA:
@@ -207,7 +224,7 @@ def on_each(rank: int) -> dict[str, Tensor]:
 
 def test_two_processes_learn_from_halves_what_one_learns_from_the_whole() -> None:
     whole, ranks = _taught(_clip()), both(on_each)
-    assert len([name for name in whole if name.startswith("loss")]) == 9
+    assert len([name for name in whole if name.startswith("loss")]) == len(vars(EVERYTHING))  # each, and the prediction
     for name, value in whole.items():
         for rank in ranks:
             # (A bias before a normalisation has no gradient but rounding.)
@@ -221,20 +238,19 @@ def test_two_processes_learn_from_halves_what_one_learns_from_the_whole() -> Non
 def test_every_weight_switches_its_loss_on_and_scales_it() -> None:
     model, clip = _jepa(), _clip()
     once = Prediction(model, EVERYTHING)
-    none = PredictionSettings(2, *(0.0,) * 8)
-    assert set(Prediction(model, none).losses(model, clip, _generator())) == {"prediction"}
+    assert set(Prediction(model, NOTHING).losses(model, clip, _generator())) == {"prediction"}
+    whole = {name: float(loss.detach()) for name, loss in once.losses(model, clip, _generator()).items()}
     for name in ("scene_steady", "inverse", "variance", "covariance", "clip_variance"):
-        twice = Prediction(model, PredictionSettings(**{**vars(none), name: 2.0}))
+        twice = Prediction(model, replace(NOTHING, **{name: 2.0}))
         twice.load_state_dict(once.state_dict())
         found = twice.losses(model, clip, _generator())
         assert set(found) == {"prediction", name}
-        wanted = once.losses(model, clip, _generator())[name] * 2.0 / getattr(EVERYTHING, name)
-        assert float(found[name]) == pytest.approx(float(wanted), rel=1e-4)
+        assert float(found[name].detach()) == pytest.approx(whole[name] * 2.0 / getattr(EVERYTHING, name), rel=1e-4)
 
 
 def test_the_inverse_head_must_read_the_action_and_not_its_mirror() -> None:
     model, clip = _jepa(), _clip(rows=16)
-    objective = Prediction(model, PredictionSettings(2, 0.0, 0.0, 0.0, 0.0, inverse=1.0))
+    objective = Prediction(model, replace(NOTHING, inverse=1.0))
     optimiser = torch.optim.Adam([*model.parameters(), *objective.parameters()], 3e-3)
     for _ in range(60):
         loss = objective.losses(model, clip, _generator())["inverse"]
@@ -242,7 +258,7 @@ def test_the_inverse_head_must_read_the_action_and_not_its_mirror() -> None:
         loss.backward()
         optimiser.step()
     mirrored = Clip("pair", clip.times, clip.video, actions=-clip.actions)
-    assert float(loss) < 0.3 < 1.0 < float(objective.losses(model, mirrored, _generator())["inverse"])
+    assert float(loss.detach()) < 0.3 < 1.0 < float(objective.losses(model, mirrored, _generator())["inverse"].detach())
 
 
 def test_films_have_no_inverse_model_and_dynamics_only_predict() -> None:
@@ -252,5 +268,3 @@ def test_films_have_no_inverse_model_and_dynamics_only_predict() -> None:
     assert "inverse" not in losses
     latents = Clip("pair", clip.times, actions=clip.actions, latents=torch.randn(8, 5, 2, 16))
     assert list(Dynamics(2).losses(model, latents, _generator())) == ["prediction"]
-
-

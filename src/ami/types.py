@@ -20,8 +20,8 @@ class Embodiment:
     """An action space and its sensors: what a clip's numbers mean.
 
     ``step_seconds`` is the time between two steps. ``low`` and ``high`` bound each action dimension; both empty for
-    passive video. ``action_mean`` and ``action_std`` are measured on the training data when a model is built, and are
-    kept in its checkpoint, so that it can act alone.
+    passive video. The means and deviations are measured on the training data when a model is built, and are kept in
+    its checkpoint, so that it can act alone. ``proprio`` is what a body feels of itself: joint angles, a gripper.
     """
 
     name: str
@@ -30,6 +30,8 @@ class Embodiment:
     high: tuple[float, ...] = ()
     action_mean: tuple[float, ...] = ()
     action_std: tuple[float, ...] = ()
+    proprio_mean: tuple[float, ...] = ()
+    proprio_std: tuple[float, ...] = ()
 
     @property
     def action_dim(self) -> int:
@@ -68,6 +70,10 @@ class Clip:
     def to(self, device: torch.device | str) -> Clip:
         """The same clip on another device."""
         return replace(self, **{k: v.to(device) for k, v in _tensors(self).items()})
+
+    def with_video(self, video: UInt8[Tensor, "batch time frames 3 height width"]) -> Clip:
+        """The same clip with other pictures."""
+        return replace(self, video=video)
 
     def rows(self, index: slice | Tensor) -> Clip:
         """Some of the rows, in the order of ``index``."""

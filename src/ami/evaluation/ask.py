@@ -62,7 +62,7 @@ def ask(
     asking = Asking(question.seed, _untrained(model), question.baseline_n, decode, strips=3, progress=progress)
     answer = Answer(())
     for benchmark, n in suite.asked:
-        answer += benchmark.run(model, question.n or n, asking)
+        answer += benchmark.run(model, n if question.n is None else question.n, asking)
     protocol = suite.protocol
     if robots is not None:
         robot = NextLatent()

@@ -17,11 +17,17 @@ _SIDE = 8  # pieces on a side of the picture
 
 
 class PictureDecoder(nn.Module):
-    """A latent to an 8 x 8 grid of pieces, and each piece to pixels by the same small network."""
+    """A latent to an 8 x 8 grid of pieces, and each piece to pixels by the same small network.
 
-    def __init__(self, latent: int, picture: int, generator: torch.Generator) -> None:
+    What it draws is added to a mean picture, so it need not learn the walls, only what differs from them.
+    """
+
+    def __init__(
+        self, latent: int, mean: Float[Tensor, "height width 3"], generator: torch.Generator, inner: int = 32
+    ) -> None:
         super().__init__()
-        self.piece, inner = picture // _SIDE, 32
+        self.register_buffer("mean", mean)
+        self.piece = len(mean) // _SIDE
         self.grid = nn.Sequential(nn.Linear(latent, 256), nn.ReLU(), nn.Linear(256, _SIDE**2 * inner), nn.ReLU())
         self.pixels = nn.Sequential(nn.Linear(inner, 64), nn.ReLU(), nn.Linear(64, 3 * self.piece**2))
         for weight in self.parameters():
@@ -29,10 +35,11 @@ class PictureDecoder(nn.Module):
             weight.data = torch.randn(weight.shape, generator=generator) * scale
 
     def forward(self, values: Float[Tensor, "n latent"]) -> Float[Tensor, "n height width 3"]:
-        """Colours around 0."""
+        """Colours in the mean picture's unit."""
         pieces = self.pixels(self.grid(values).view(len(values), _SIDE, _SIDE, -1))
         split = pieces.view(len(values), _SIDE, _SIDE, self.piece, self.piece, 3)
-        return split.permute(0, 1, 3, 2, 4, 5).reshape(len(values), _SIDE * self.piece, _SIDE * self.piece, 3)
+        drawn = split.permute(0, 1, 3, 2, 4, 5).reshape(len(values), _SIDE * self.piece, _SIDE * self.piece, 3)
+        return self.mean + drawn
 
 
 def fit_decoder(
@@ -43,6 +50,8 @@ def fit_decoder(
     Pixels count by how far they are from the mean picture: a small moving thing is what people look for, and hardly
     matters in a plain mean of errors.
     """
+    if model.training:
+        raise ValueError("the model is in training mode and would learn from what it is shown; call model.eval() first")
     generator = torch.Generator().manual_seed(seed)
     rng = np.random.default_rng(seed)
     windows = store.windows(1)
@@ -56,16 +65,16 @@ def fit_decoder(
             pictures.append(clip.video[:, 0, -1].permute(0, 2, 3, 1))
     known, shown = torch.cat(latents), torch.cat(pictures)
     mean = shown.float().mean(0)
-    decoder = PictureDecoder(known.shape[1], shown.shape[1], generator)
+    # Cut once, not at each step: where a picture is far from the mean one.
+    telling = torch.cat([(part - mean).abs().amax(-1, keepdim=True) > 24 for part in shown.split(256)])
+    decoder = PictureDecoder(known.shape[1], (mean - 127.5) / 64, generator)
     optimiser = torch.optim.Adam(decoder.parameters(), 2e-3)
     for step in range(steps):
         optimiser.param_groups[0]["lr"] = 2e-3 * (1 - step / steps)
         rows = torch.randint(len(known), (batch,), generator=generator)
-        wanted = shown[rows].float()
-        weight = 1 + 20 * ((wanted - mean).abs().amax(-1, keepdim=True) > 24)
-        loss = (
-            weight * functional.smooth_l1_loss(decoder(known[rows]), (wanted - 127.5) / 64, reduction="none")
-        ).mean()
+        wanted = (shown[rows] - 127.5) / 64
+        error = functional.smooth_l1_loss(decoder(known[rows]), wanted, reduction="none")
+        loss = (error * (1 + 20 * telling[rows])).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

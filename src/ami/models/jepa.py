@@ -24,11 +24,11 @@ class JEPAConfig(BaseModel):
     embodiments: dict[str, Embodiment]  # with action_mean and action_std, measured on the training data
     picture: int = Field(64, ge=16, multiple_of=16, description="px on a side")
     tubelet: int = Field(1, ge=1, description="frames in a step")
-    widths: tuple[int, int, int] = Field((16, 32, 64), description="of the three layers from pixels to tokens")
+    widths: tuple[int, int, int] = Field((24, 48, 96), description="of the three layers from pixels to tokens")
     blocks: int = Field(0, ge=0, description="transformer blocks among the tokens of a step")
     dim: int = Field(16, ge=2, description="numbers in each of the two tokens of a latent")
     window: int = Field(1, ge=1, description="latents that a belief holds")
-    predictor_width: int = Field(192, ge=8)
+    predictor_width: int = Field(128, ge=8)
     predictor_depth: int = Field(2, ge=0)
 
 
@@ -36,7 +36,7 @@ class JEPAConfig(BaseModel):
 # because attention among sixteen tokens costs two CPU cores more than it gives.
 #               tokens' width, blocks, dim, predictor width, predictor depth
 _SIZES = {
-    "baby": (64, 0, 16, 192, 2),
+    "baby": (96, 0, 16, 128, 2),
     "tiny": (192, 4, 64, 384, 3),
     "small": (384, 12, 128, 768, 4),
     "base": (768, 12, 192, 1536, 6),
@@ -81,7 +81,7 @@ class JEPA(WorldModel):
             widths=config.widths,
             blocks=config.blocks,
             out=2 * config.dim,
-            embodiments=names,
+            embodiments={name: config.embodiments[name] for name in names},
         )
         self.predictor = ResidualPredictor(
             history=config.window * config.dim,
@@ -101,7 +101,8 @@ class JEPA(WorldModel):
             raise ValueError("this model perceives video, and the clip has none; record one with a camera")
         if not clip.video.shape[0] * clip.video.shape[1]:
             raise ValueError("the clip is empty: it has no rows or no steps, so there is nothing to perceive")
-        perceived = self.encoder(clip.video.flatten(0, 1), clip.embodiment)
+        felt = None if clip.proprio is None else clip.proprio.flatten(0, 1)
+        perceived = self.encoder(clip.video.flatten(0, 1), felt, clip.embodiment)
         return Latent(perceived.view(len(clip), clip.steps, 2, self.config.dim), clip.times)
 
     def believe(

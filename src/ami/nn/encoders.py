@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
@@ -9,6 +11,26 @@ from torch import Tensor, nn
 from ami.nn.norm import EmbodimentNorm
 from ami.nn.tokenizers import PATCH, PatchStem
 from ami.nn.transformer import Block
+from ami.types import Embodiment
+
+
+class ProprioDoor(nn.Module):
+    """One embodiment's sense of its own body, normalised and projected; for one without, zero."""
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], out: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32), persistent=False)
+        self.project = nn.Linear(len(mean), out, bias=False) if mean else None
+
+    def forward(self, felt: Float[Tensor, "steps proprio"] | None) -> Float[Tensor, "steps out"] | float:
+        """``ValueError`` where a body that feels comes without what it felt."""
+        if self.project is None:
+            return 0.0
+        if felt is None or felt.shape[-1] != len(self.mean):
+            came = "none" if felt is None else f"{felt.shape[-1]}"
+            raise ValueError(f"this model was trained with {len(self.mean)} numbers of proprioception; {came} came")
+        return self.project((felt - self.mean) / self.std)
 
 
 class StepEncoder(nn.Module):
@@ -26,7 +48,7 @@ class StepEncoder(nn.Module):
         widths: tuple[int, int, int],
         blocks: int,
         out: int,
-        embodiments: tuple[str, ...],
+        embodiments: Mapping[str, Embodiment],
     ) -> None:
         super().__init__()
         self.picture = picture
@@ -35,10 +57,16 @@ class StepEncoder(nn.Module):
         self.place = nn.Parameter(torch.randn(grid, width) * 0.02) if blocks else None
         self.blocks = nn.Sequential(*(Block(width, max(width // 64, 1)) for _ in range(blocks)))
         self.read = nn.Linear(grid * width, out)
-        self.norm = EmbodimentNorm(embodiments, out)
+        self.felt = nn.ModuleDict(
+            {name: ProprioDoor(body.proprio_mean, body.proprio_std, out) for name, body in embodiments.items()}
+        )
+        self.norm = EmbodimentNorm(tuple(embodiments), out)
 
     def forward(
-        self, video: UInt8[Tensor, "steps tubelet 3 height width"], embodiment: str
+        self,
+        video: UInt8[Tensor, "steps tubelet 3 height width"],
+        proprio: Float[Tensor, "steps proprio"] | None,
+        embodiment: str,
     ) -> Float[Tensor, "steps out"]:
         """``ValueError`` where the pictures are not of the size that the model was built for."""
         if video.shape[-2:] != (self.picture, self.picture):
@@ -49,4 +77,4 @@ class StepEncoder(nn.Module):
         tokens = self.stem(video)
         if self.place is not None:
             tokens = self.blocks(tokens + self.place)
-        return self.norm(self.read(tokens.flatten(1)), embodiment)
+        return self.norm(self.read(tokens.flatten(1)) + self.felt[embodiment](proprio), embodiment)

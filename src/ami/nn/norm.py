@@ -34,9 +34,10 @@ class EmbodimentNorm(nn.Module):
         mean = parallel.mean(values.mean(0))
         var = parallel.mean((values - mean).square().mean(0))
         with torch.no_grad():
-            # The first batches count fully: a slow average from zero would still be far off in a short training.
+            # At first newer batches count more, the n-th n times the first: an encoder that has just begun to learn
+            # soon says other things, and a slow average would still be far off in a short training.
             self.seen[index] += 1
-            weight = self.seen[index].reciprocal().clamp_min(_MOMENTUM)
+            weight = (2 / (self.seen[index] + 1)).clamp_min(_MOMENTUM)
             self.mean[index] += weight * (mean - self.mean[index])
             self.var[index] += weight * (var - self.var[index])
         return (values - mean) * (var + _EPS).rsqrt()

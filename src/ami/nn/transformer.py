@@ -8,7 +8,10 @@ from torch.nn import functional
 
 
 class Block(nn.Module):
-    """Pre-norm self-attention and a two-layer network, each added to its input (Vaswani et al. 2017; Xiong et al. 2020)."""
+    """Pre-norm self-attention and a two-layer network, each added to its input.
+
+    Source: Vaswani et al. 2017, section 3; the norm comes first as in Xiong et al. 2020.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()

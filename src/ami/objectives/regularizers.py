@@ -1,4 +1,4 @@
-"""What keeps a representation from collapsing. Every statistic is over the global batch, whatever the number of ranks."""
+"""What keeps a representation from collapsing; every statistic is over the global batch of all ranks."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -47,6 +48,7 @@ class SamplingSettings:
     min_std: float = 0.02  # never less, same unit: a search that cannot move cannot mend a bad start
     momentum: float = 0.0  # share of the old distribution that a refit keeps
     colour: float = 0.0  # exponent of the noise's 1/f^colour spectrum: 0 white, 2 slow as a random walk
+    fine: float = 0.0  # share of the candidates drawn at scales from 1 down to 0.03, to settle and still look around
     keep: int = 0  # elites that compete again in the next iteration, without being imagined again
     shrink: float = 1.0  # each iteration draws this many times fewer candidates than the one before
     together: int = 1  # plans imagined in one call of the model: 1 suits a CPU's cache, more suits a GPU
@@ -58,6 +60,8 @@ class SamplingSettings:
             raise ValueError(f"{self.elites} elites of {self.samples} samples; there must be 2 or more, at most all")
         if min(self.iterations, self.together) < 1 or self.shrink < 1 or not 0 <= self.keep <= self.elites:
             raise ValueError("iterations, together and shrink are at least 1, and keep is at most elites")
+        if not 0 <= self.fine <= 1:
+            raise ValueError(f"fine is a share of the candidates, from 0 to 1, not {self.fine}")
         if not (0 <= self.momentum < 1 and self.temperature > 0 and self.init_std > 0 and self.min_std >= 0):
             raise ValueError("momentum lies in [0, 1), temperature and init_std above 0, min_std is not negative")
 
@@ -185,6 +189,7 @@ class SamplingPlanner:
         best, history = None, []
         for samples in settings.schedule:
             noise = torch.einsum("th,psha->psta", colour, _draw(generators, samples - 1, mean))
+            noise = noise * _scales(samples - 1, settings.fine).to(noise)
             # Refitting to draws before they are clamped explores more (8 % cheaper ways round a wall for white-noise
             # CEM, 1 % for iCEM) but settles less exactly (5 to 15 times the gap to a known optimum). So: clamped.
             drawn = (mean[:, None] + std[:, None] * noise).clamp(task.low, task.high)
@@ -246,6 +251,17 @@ def _draw(
             noise = torch.randn(samples, *like.shape[1:], generator=generator, device=generator.device)
             drawn[id(generator)] = noise.to(like)
     return torch.stack([drawn[id(generator)] for generator in generators])
+
+
+def _scales(samples: int, fine: float) -> Float[Tensor, "samples 1 1"]:
+    """1 for most candidates; for a share of them falling evenly in logarithm to 0.03.
+
+    At a goal the best plan is to stay, and among draws as wide as a search for detours needs hardly one is that still.
+    """
+    scales = torch.ones(samples, 1, 1)
+    few = round(fine * samples)
+    scales[:few, 0, 0] = torch.logspace(0, math.log10(0.03), few) if few else scales[:0, 0, 0]
+    return scales
 
 
 def _coloured(horizon: int, exponent: float) -> Float[Tensor, "horizon horizon"]:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 
 from ami.data.episodes import Store
 from ami.data.loader import Loader, Source
+from ami.data.views import Views
 from ami.models.jepa import JEPA, JEPAConfig, sized
 from ami.objectives.prediction import Dynamics, Prediction, PredictionSettings
 from ami.recipes.common import by_embodiment, gauge_clips, measured, sides
@@ -23,34 +24,48 @@ class BabySettings:
     size: str = "baby"  # the one dial: baby, tiny, small, base, large
     picture: int = 64  # px on a side
     window: int = 1  # latents a belief holds
-    steps: int = 500  # of the first stage: perceive and predict
-    refine: int = 1500  # of the second: predict better, with the encoder frozen
+    steps: int = 600  # of the first stage: perceive and predict
+    refine: int = 1400  # of the second: predict better, with the encoder frozen
     clip: int = 9  # steps in a training clip
     batch: int = 64  # clips of the first kind of experience at a time
-    small_batch: int = 12  # and of every other kind
+    small_batch: int = 8  # and of every other kind
+    small_weight: float = 0.35  # of its losses: fewer clips say less surely where to go
+    enough: int = 5000  # frames; experience with fewer is seen in ``views``, shifted and in other lights
+    views: int = 16
+    displace: float = 1.0  # and its latents are moved about in the second stage, by so many deviations
     refine_batch: int = 256  # clips of the second stage
     objective: PredictionSettings = field(default_factory=PredictionSettings)
-    optimisation: Optimisation = field(default_factory=Optimisation)
-    refine_optimisation: Optimisation = field(default_factory=lambda: Optimisation(warmup=50, weight_decay=1e-4))
+    optimisation: Optimisation = field(default_factory=lambda: Optimisation(rate=5e-3))
+    refine_optimisation: Optimisation = field(
+        default_factory=lambda: Optimisation(rate=8e-3, warmup=50, weight_decay=1e-4)
+    )
+
+
+# What each recipe begins from.
+SETTINGS = {
+    "baby": BabySettings(),
+    "video": BabySettings(steps=300, refine=500, window=2, batch=32),
+    "bridge": BabySettings(steps=300, refine=500, batch=32),
+}
 
 
 def baby(stores: Sequence[Store], seed: int = 0, settings: BabySettings | None = None) -> Recipe:
     """One model for all the experience it is given: rooms today, films and robots where they are at hand."""
-    return _grow("baby", by_embodiment(stores), seed, settings or BabySettings())
+    return _grow("baby", by_embodiment(stores), seed, settings or SETTINGS["baby"])
 
 
 def video(stores: Sequence[Store], seed: int = 0, settings: BabySettings | None = None) -> Recipe:
     """The same from films alone: no actions, the next latent is predicted from the last."""
     found = by_embodiment(stores)
     _only(found, "video", passive=True)
-    return _grow("video", found, seed, settings or BabySettings(steps=300, refine=500, window=2, batch=32))
+    return _grow("video", found, seed, settings or SETTINGS["video"])
 
 
 def bridge(stores: Sequence[Store], seed: int = 0, settings: BabySettings | None = None) -> Recipe:
     """The same from robot episodes alone: the next latent under the action done."""
     found = by_embodiment(stores)
     _only(found, "bridge", passive=False)
-    return _grow("bridge", found, seed, settings or BabySettings(steps=300, refine=500, batch=32))
+    return _grow("bridge", found, seed, settings or SETTINGS["bridge"])
 
 
 def _only(stores: Mapping[str, Store], recipe: str, *, passive: bool) -> None:
@@ -70,18 +85,26 @@ def _grow(name: str, stores: Mapping[str, Store], seed: int, settings: BabySetti
         picture=settings.picture,
         window=settings.window,
     )
-    largest = max(stores, key=lambda kind: sum(info.length for info in stores[kind].episodes))
+    largest = max(stores, key=lambda kind: _frames(stores[kind]))
     batches = {kind: settings.batch if kind == largest else settings.small_batch for kind in stores}
     refine_batches = {kind: settings.refine_batch if kind == largest else 64 for kind in stores}
     short = settings.objective.rollout + settings.window
 
+    seen = {
+        kind: Views(store, settings.views) if _frames(store) < settings.enough else store
+        for kind, store in stores.items()
+    }
+    train = {kind: view.of(train[kind]) if isinstance(view := seen[kind], Views) else train[kind] for kind in stores}
+
+    displace = {kind: settings.displace for kind, view in seen.items() if isinstance(view, Views)}
+
     def pictures(model: JEPA) -> Loader:
         return Loader(
-            [Source(store, settings.clip, batches[kind], episodes=train[kind]) for kind, store in stores.items()], seed
+            [Source(store, settings.clip, batches[kind], episodes=train[kind]) for kind, store in seen.items()], seed
         )
 
     def latents(model: JEPA) -> Loader:
-        perceived = {kind: PerceivedStore(store, model, train[kind]) for kind, store in stores.items()}
+        perceived = {kind: PerceivedStore(store, model, train[kind]) for kind, store in seen.items()}
         return Loader([Source(store, short, refine_batches[kind]) for kind, store in perceived.items()], seed)
 
     clips = gauge_clips(stores, held, settings.clip)
@@ -98,12 +121,13 @@ def _grow(name: str, stores: Mapping[str, Store], seed: int, settings: BabySetti
                 lambda model: Prediction(model, settings.objective),
                 pictures,
                 settings.optimisation,
+                weights={kind: settings.small_weight for kind in stores if kind != largest},
                 gauge_clips=clips,
             ),
             Stage(
                 "refine",
                 settings.refine,
-                lambda model: Dynamics(settings.objective.rollout),
+                lambda model: Dynamics(settings.objective.rollout, displace),
                 latents,
                 settings.refine_optimisation,
                 frozen=("encoder",),
@@ -112,6 +136,10 @@ def _grow(name: str, stores: Mapping[str, Store], seed: int, settings: BabySetti
             ),
         ),
     )
+
+
+def _frames(store: Store) -> int:
+    return sum(info.length for info in store.episodes)
 
 
 def _build(config: JEPAConfig, seed: int) -> JEPA:

@@ -10,7 +10,7 @@ import numpy as np
 from ami.data.episodes import Store, split
 from ami.types import Clip, Embodiment
 
-HELD_OUT = 0.2  # of each store's episodes: gauges and benchmarks look at these, training never does
+HELD_OUT, AT_MOST = 0.3, 64  # share and number of a store's episodes that gauges and benchmarks see, training never
 
 
 def by_embodiment(stores: Sequence[Store]) -> dict[str, Store]:
@@ -32,24 +32,33 @@ def sides(store: Store) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Episodes to train on, and those held out. A store of one or two films trains on all it has."""
     if len(store) < 5:
         return tuple(range(len(store))), tuple(range(len(store)))
-    return split(store, HELD_OUT)
+    return split(store, min(HELD_OUT, AT_MOST / len(store)))
 
 
 def measured(store: Store, episodes: Sequence[int]) -> Embodiment:
-    """The store's embodiment with the mean and deviation of the actions done in ``episodes``.
+    """The store's embodiment with the mean and deviation of what was done and felt in ``episodes``.
 
     A dimension that hardly moves is given the deviation that a tenth of its range would have, so that its noise is
     not blown up.
     """
     body = store.embodiment
-    if not body.action_dim:
-        return body
-    done = np.concatenate([store.arrays(episode)["actions"] for episode in episodes])
-    least = (np.array(body.high) - np.array(body.low)) / 20
-    std = np.maximum(done.std(0, dtype=np.float64), least)
-    return replace(
-        body, action_mean=tuple(map(float, done.mean(0, dtype=np.float64))), action_std=tuple(map(float, std))
-    )
+    held = [store.arrays(episode) for episode in episodes]
+    if body.action_dim:
+        done = np.concatenate([arrays["actions"] for arrays in held])
+        least = (np.array(body.high) - np.array(body.low)) / 20
+        mean, std = _statistics(done, least)
+        body = replace(body, action_mean=mean, action_std=std)
+    if "proprio" in store.fields:
+        felt = np.concatenate([arrays["proprio"] for arrays in held])
+        mean, std = _statistics(felt, 1e-3 + 0.05 * np.abs(felt).max(0))
+        body = replace(body, proprio_mean=mean, proprio_std=std)
+    return body
+
+
+def _statistics(values: np.ndarray, least: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation, the latter at least ``least``."""
+    mean, std = values.mean(0, dtype=np.float64), values.std(0, dtype=np.float64)
+    return tuple(map(float, mean)), tuple(map(float, np.maximum(std, least)))
 
 
 def gauge_clips(stores: Mapping[str, Store], held: Mapping[str, Sequence[int]], steps: int) -> tuple[Clip, ...]:

@@ -33,6 +33,7 @@ class Stage:
     objective: Callable[[Any], Objective]
     loader: Callable[[Any], Loader]
     optimisation: Optimisation = field(default_factory=Optimisation)
+    weights: Mapping[str, float] = field(default_factory=dict)  # of an embodiment's losses, where not 1
     frozen: tuple[str, ...] = ()  # parts of the model that this stage leaves as they are
     gauge_every: int = 100
     gauge_clips: tuple[Clip, ...] = ()  # held-out experience, one clip for each embodiment
@@ -93,7 +94,7 @@ def fit(progress: Progress, stage: Stage, seed: int) -> Iterator[dict[str, float
         total = torch.zeros(())
         for clip in clips:
             for name, loss in objective.losses(model, clip, generator).items():
-                total = total + loss
+                total = total + stage.weights.get(clip.embodiment, 1.0) * loss
                 measured[f"{clip.embodiment}/{name}"] = float(loss.detach())
         if not math.isfinite(float(total.detach())):
             bad = [name for name, value in measured.items() if not math.isfinite(value)]

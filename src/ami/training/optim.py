@@ -19,6 +19,7 @@ class Optimisation:
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 1e-3  # of matrices; vectors are left alone
     clip: float = 1.0  # the gradient's length, at most
+    epsilon: float = 1e-8  # a gradient much smaller than this moves nothing
 
     def rate_at(self, step: int, steps: int) -> float:
         """The learning rate of one step of ``steps``."""
@@ -32,4 +33,4 @@ class Optimisation:
             {"params": [p for p in held if p.ndim > 1], "weight_decay": self.weight_decay},
             {"params": [p for p in held if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW(groups, lr=self.rate, betas=self.betas)
+        return torch.optim.AdamW(groups, lr=self.rate, betas=self.betas, eps=self.epsilon, fused=True)

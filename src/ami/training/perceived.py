@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int
 
 from ami.data.episodes import EpisodeInfo, Store
+from ami.data.views import Views
 from ami.types import Clip, WorldModel
 
 
@@ -20,7 +21,7 @@ class PerceivedStore:
     """
 
     @torch.no_grad()
-    def __init__(self, store: Store, model: WorldModel, episodes: Sequence[int]) -> None:
+    def __init__(self, store: Store | Views, model: WorldModel, episodes: Sequence[int]) -> None:
         training = model.training
         model.eval()
         self.store = store

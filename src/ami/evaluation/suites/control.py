@@ -26,18 +26,18 @@ from ami.worlds.rooms import EMBODIMENT, FAMILIES, REPEAT, SPEED, Rooms, draw_ag
 _KEY = 0x414D49
 _PAIR, _RANDOM = range(2)
 
-# CEM, said in full: a default that changes elsewhere shall not change a protocol. On the true simulator (48 pairs of
-# the fixed wall, seed 0, ever / at the end) horizon 20 with squared distances and equal weights gave 0.90 / 0.65, the
-# L2 distance 0.94 / 0.79, and with the last step weighing 5 and horizon 16 0.98 / 0.98.
+# A CEM with coloured noise, said in full: a default that changes elsewhere shall not change a protocol. Chosen on
+# evaluation seeds 1 and 2, which no report uses, and on the true simulator; docs/log.md has the runs.
 PLANNER = SamplingSettings(
-    samples=256,
+    samples=128,
     iterations=6,
-    elites=16,
+    elites=8,
     refit="equal",
     init_std=1.0,
     min_std=0.02,
     momentum=0.0,
-    colour=0.0,
+    colour=1.0,
+    fine=0.0,
     keep=0,
     shrink=1.0,
     together=1,
@@ -103,6 +103,7 @@ class RoomsBenchmark:
     bins: tuple[float, ...] = (9.0, 20.0, 30.0, 40.0, 50.0, 120.0)  # of the shortest way, px
     planner: SamplingSettings = PLANNER
     warm_iterations: int = 3  # when replanning from what is left of the last plan
+    warm_fine: float = 0.5  # and then so many of the candidates look around less and less far
     horizon: int = 16
     replan_every: int = 2
     distance: str = "l2"  # of latents; squared, the agent reaches its goals and does not settle there
@@ -188,7 +189,7 @@ class RoomsBenchmark:
             EMBODIMENT.name,
             GoalDistance(_encode(model, seen(pairs.goal, 0)), self.distance, sum=path, last=last, min=nearest),
             SamplingPlanner(search),
-            SamplingPlanner(replace(search, iterations=self.warm_iterations)),
+            SamplingPlanner(replace(search, iterations=self.warm_iterations, fine=self.warm_fine)),
             horizon=self.horizon,
             replan_every=self.replan_every,
             seed=asking.seed,

@@ -1,0 +1,62 @@
+"""A suite's questions to a checkpoint, with the recordings at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ami.cli.collecting import collect_seconds
+from ami.cli.show import Bars
+from ami.data.episodes import Store
+from ami.evaluation.ask import Question, ask, held_out_clip
+from ami.evaluation.report import Report
+from ami.models import checkpoint
+from ami.recipes.common import sides
+from ami.training.run import read_metrics
+from ami.types import Clip
+from ami.worlds import rooms
+
+
+def checkpoint_in(folder: Path) -> Path:
+    """The checkpoint that a folder is, or that the run in it ended with."""
+    if (folder / "recipe.json").is_file():
+        if not (folder / "checkpoint").is_dir():
+            raise ValueError(f"the run in {folder} is not finished; go on with ami train … --resume")
+        return folder / "checkpoint"
+    return folder
+
+
+def held_out(store: Store) -> Clip | None:
+    """The episodes of a store that no recipe trains on, one in each row; ``None`` if there are fewer than two."""
+    trained, held = sides(store)
+    return None if set(trained) & set(held) or len(held) < 2 else held_out_clip(store, held)
+
+
+def ask_about(folder: Path, question: Question, stores: Sequence[Store], bars: Bars, commands: Sequence[str]) -> Report:
+    """Ask the checkpoint in ``folder``; a store of rooms is for film strips, one of robots for its held-out part."""
+    if question.n is not None and question.n < 1:
+        raise ValueError(f"--n is {question.n}; a result needs at least one episode")
+    came_from = checkpoint.read_provenance(folder)
+    pictures, robots, notes = None, None, []
+    for store in stores:
+        kind = store.embodiment.name
+        if kind == rooms.EMBODIMENT.name:
+            pictures = store
+        elif store.embodiment.action_dim and (robots := held_out(store)) is None:
+            raise ValueError(f"{store.folder} has {len(store)} episodes, too few to hold two of them out; record more")
+        elif not store.embodiment.action_dim:
+            raise ValueError(f"{store.folder} holds '{kind}', which has no actions: no question is asked of it yet")
+        if kind in came_from.data and came_from.data[kind] != store.digest:
+            notes.append(f"{store.folder} is not the store that the checkpoint learned '{kind}' from.")
+    report = ask(
+        folder,
+        question,
+        rooms=pictures,
+        robots=robots,
+        collect_seconds=None if pictures is None else collect_seconds(pictures),
+        curves=read_metrics(folder.parent),
+        commands=commands,
+        progress=bars.tell,
+    )
+    return replace(report, notes=[*report.notes, *notes])

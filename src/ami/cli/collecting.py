@@ -1,0 +1,72 @@
+"""Experience from a world into a store."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+from ami import files
+from ami.cli.refuse import refuse_used
+from ami.cli.show import Bars
+from ami.data.episodes import Store
+from ami.worlds import gym, rooms
+
+COLLECTED = "collected.json"  # in a store's folder: how it was recorded, and the CPU-seconds that it took
+ALL = "two-rooms/all"
+WORLDS = {
+    "two-rooms/fixed": "two rooms seen from above; the wall and its door stand in the middle",
+    "two-rooms/door": "the same; the door is somewhere else in each episode",
+    "two-rooms/wall": "the same; wall and door are somewhere else in each episode",
+    ALL: "the three families in equal shares, in one store",
+    "gym:ID": "any Gymnasium environment with pixels, by its id, acting at random",
+}
+_TOGETHER = 60  # episodes that are held in memory at once
+_SEEDS = 10_000  # at most so many such groups to a seed, so that no two seeds share a group
+
+
+def collect(world: str, out: Path, episodes: int, steps: int, seed: int, bars: Bars) -> Store:
+    """Record episodes into a new store at ``out``, which appears when all are there.
+
+    ``two-rooms/all`` takes its families in turn, so that every stretch of the store holds all of them. A few episodes
+    are recorded at a time, each time from a seed of its own: what a seed gives does not depend on the machine.
+    """
+    refuse_used(out)
+    names = [f"two-rooms/{family}" for family in rooms.FAMILIES] if world == ALL else [world]
+    if episodes < len(names) or steps < 2 or seed < 0:
+        raise ValueError(
+            f"{episodes} episodes of {steps} steps from seed {seed} were asked for; at least {len(names)} of 2 steps "
+            f"from seed 0 can be recorded"
+        )
+    left = {name: (episodes + place) // len(names) for place, name in enumerate(names)}
+    began, staging = time.process_time(), out.with_name(f".{out.name}.{os.getpid()}.part")
+    store: Store | None = None
+    try:
+        for group in range(_SEEDS):
+            name = names[group % len(names)]
+            count = min(_TOGETHER, left[name])
+            left[name] -= count
+            if count:
+                recorded = gym.record(name, count, steps, seed * _SEEDS + group)
+                store = store or Store.create(staging, recorded.embodiment, recorded.truth_names)
+                store.append(recorded.episodes)
+                bars.tell(f"collecting {world}", episodes - sum(left.values()), episodes)
+            if not any(left.values()):
+                break
+        else:
+            raise ValueError(f"{episodes} episodes are too many for one store; collect several, each with its seed")
+        how = {"world": world, "episodes": episodes, "steps": steps, "seed": seed}
+        files.write_json(staging / COLLECTED, {**how, "cpu_seconds": time.process_time() - began})
+        staging.rename(out)
+        files.sync_folder(out.parent)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return Store.open(out)
+
+
+def collect_seconds(store: Store) -> float | None:
+    """CPU-seconds that recording a store took, where that is known."""
+    path = store.folder / COLLECTED
+    return json.loads(path.read_text(encoding="utf-8"))["cpu_seconds"] if path.is_file() else None

@@ -1,0 +1,165 @@
+"""The main job: from nothing to a report, in one folder, a stage at a time; a stage that is done is not done again.
+
+demo.json           what was asked for
+data/rooms          experience of Two Rooms; data/films and data/robots, where recordings were given
+run/                the training run
+report.json         written last, with report.html and episodes.jsonl beside it
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import RenderableType
+
+from ami import files
+from ami.cli.asking import ask_about, held_out
+from ami.cli.collecting import ALL, collect
+from ami.cli.refuse import refuse_used
+from ami.cli.show import Bars, Outcome, with_lines
+from ami.cli.training import train
+from ami.data.episodes import Store
+from ami.data.ingest import ingest
+from ami.data.video import SUFFIXES
+from ami.evaluation.ask import Question
+from ami.evaluation.report import DOCUMENT, Checkpoint, Code, Report, Suite, read_report, table, write_report
+from ami.recipes.baby import SETTINGS, BabySettings
+from ami.types import Interval, Result
+
+REQUEST = "demo.json"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of everything."""
+
+    episodes: int = 900  # of Two Rooms, a third of each family
+    steps: int = 65  # model steps in each
+    settings: BabySettings = SETTINGS["baby"]
+    suite: str = "rooms-quick"
+    n: int | None = None  # episodes for each question, in place of the suite's number
+
+
+FULL = Scale()
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for."""
+
+    out: Path
+    data: Sequence[Path] = ()
+    seed: int = 0
+    skip_bad: bool = False
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """What must be the same when the job goes on."""
+        return {"seed": self.seed, "data": [str(path) for path in self.data], "skip_bad": self.skip_bad}
+
+    @property
+    def command(self) -> str:
+        """What makes it again."""
+        words = ["ami", "demo", "--out", str(self.out), "--seed", str(self.seed)]
+        words += ["--data", *map(str, self.data)] if self.data else []
+        return shlex.join([*words, *(["--skip-bad"] if self.skip_bad else [])])
+
+
+def demo(request: Request, bars: Bars, scale: Scale | None = None) -> tuple[dict[str, Any], bool]:
+    """Do what is not done yet; the content of ``report.json``, and whether it was made now."""
+    scale = scale or FULL
+    out, part = request.out, bars.before
+    _claim(request)
+    if (out / DOCUMENT).is_file():
+        return read_report(out), False
+    bars.before = f"{part}1/3 "
+    found = _sorted(request.data)
+    stores = [_experience(request, scale, bars)]
+    for kind, paths in found.items():
+        stores.append(_recordings(out / "data" / kind, kind, paths, request.skip_bad, bars))
+    bars.before = f"{part}2/3 "
+    run = out / "run"
+    resume = (run / "recipe.json").is_file()
+    done, _ = train("baby", stores, run, request.seed, bars, settings=scale.settings, resume=resume)
+    bars.before = f"{part}3/3 "
+    asked = [store for store in stores if store.embodiment.action_dim]
+    asked = [asked[0], *(store for store in asked[1:] if held_out(store) is not None)]
+    question = Question(scale.suite, request.seed, scale.n)
+    write_report(out, ask_about(done, question, asked, bars, (request.command,)))
+    bars.before = part
+    return read_report(out), True
+
+
+def clear(out: Path) -> None:
+    """Delete an earlier demo, and nothing else."""
+    if (out / REQUEST).is_file():
+        shutil.rmtree(out)
+    elif out.exists():
+        refuse_used(out)
+
+
+def outcome(out: Path, document: Mapping[str, Any], said: str) -> Outcome:
+    """A report that lies in ``out``, shown."""
+    shown = with_lines(results_table(document), f"{said} {out / 'report.html'}")
+    return Outcome({"folder": str(out), "report": document}, shown)
+
+
+def results_table(document: Mapping[str, Any]) -> RenderableType:
+    """The table of a report that was read back."""
+    results = []
+    for answer in document["results"]:
+        held = {name: value for name, value in answer.items() if name != "by_distance"}
+        beside = {name: Interval(**each) for name, each in answer["baselines"].items()}
+        results.append(Result(**{**held, "baselines": beside, "seeds": tuple(answer["seeds"])}))
+    heads = Checkpoint(**document["checkpoint"]), Suite(**document["suite"]), Code(**document["code"])
+    return table(Report(*heads, results, document["created"]))
+
+
+def _claim(request: Request) -> None:
+    """Begin in a new folder, or make sure that what was begun there is the same."""
+    path = request.out / REQUEST
+    if not path.is_file():
+        refuse_used(request.out)
+        files.write_json(path, request.document)
+    held = json.loads(path.read_text(encoding="utf-8"))
+    if held != request.document:
+        raise ValueError(
+            f"{request.out} holds a demo of {held}, and {request.document} is asked for; choose another --out, or "
+            f"begin anew with --fresh"
+        )
+    for stale in (request.out / "data").glob(".*.part"):  # what a killed process was writing
+        shutil.rmtree(stale)
+
+
+def _experience(request: Request, scale: Scale, bars: Bars) -> Store:
+    folder = request.out / "data" / "rooms"
+    if not folder.is_dir():
+        collect(ALL, folder, scale.episodes, scale.steps, request.seed, bars)
+    return Store.open(folder)
+
+
+def _recordings(folder: Path, kind: str, paths: Sequence[Path], skip_bad: bool, bars: Bars) -> Store:
+    if not folder.is_dir():
+        ingest(paths, folder, skip_bad=skip_bad, progress=lambda done, total: bars.tell(f"reading {kind}", done, total))
+    return Store.open(folder)
+
+
+def _sorted(paths: Sequence[Path]) -> dict[str, list[Path]]:
+    """Files, and the files in folders, by the store that they belong in."""
+    known = {**dict.fromkeys(SUFFIXES, "films"), ".npz": "robots"}
+    found: dict[str, list[Path]] = {}
+    for path in paths:
+        inside = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        kinds = [(known[file.suffix.lower()], file) for file in inside if file.suffix.lower() in known]
+        if not kinds:
+            there = "holds no recording" if path.exists() else "is not there"
+            raise ValueError(f"{path} {there}; give films ({' '.join(SUFFIXES)}) or robot episodes (.npz) with --data")
+        for kind, file in kinds:
+            found.setdefault(kind, []).append(file)
+    return dict(sorted(found.items()))

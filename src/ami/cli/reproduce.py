@@ -1,0 +1,138 @@
+"""A capability's figures from nothing: a demo's stages once for each training seed, and the reports pooled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from ami import files
+from ami.cli import demo
+from ami.cli.show import Bars
+from ami.evaluation.report import LOG, Checkpoint, Code, Report, Suite, read_report, write_report
+from ami.evaluation.statistics import wilson
+from ami.types import Interval, Result
+
+
+def reproduce_rooms(out: Path, seeds: int, bars: Bars, scale: demo.Scale | None = None) -> dict[str, Any]:
+    """Collect, train and ask the suite ``rooms`` for the seeds 0 to ``seeds`` - 1; the pooled report's content.
+
+    A seed is that of the experience, of the training and of the questions, so no two seeds share anything. What was
+    finished before is not done again.
+    """
+    if seeds < 1:
+        raise ValueError(f"--seeds is {seeds}; at least one training is needed")
+    scale = scale or replace(demo.FULL, suite="rooms")
+    folders = [out / f"seed-{seed}" for seed in range(seeds)]
+    for seed, folder in enumerate(folders):
+        bars.before = f"seed {seed} ({seed + 1} of {seeds}) "
+        demo.demo(demo.Request(folder, seed=seed), bars, scale)
+    bars.before = ""
+    command = f"ami reproduce rooms --seeds {seeds} --out {out}"
+    write_report(out, pool(folders, command))
+    return read_report(out)
+
+
+def pool(folders: Sequence[Path], command: str) -> Report:
+    """One report from reports of the same suite and code: every share is counted anew over all episodes."""
+    held = [read_report(folder) for folder in folders]
+    first = held[0]
+    for key in ("suite", "code"):
+        if other := next((each for each in held if each[key] != first[key]), None):
+            raise ValueError(
+                f"{folders[0]} and {folders[held.index(other)]} were made with another {key}; delete the older one"
+            )
+    logs = [_episodes(folder) for folder in folders]
+    results = []
+    for place, answer in enumerate(first["results"]):
+        answers = [each["results"][place] for each in held]
+        asked = answer["benchmark"], answer["metric"]
+        results.append(_pooled(answers, [row for log in logs for row in log.get(asked, [])]))
+    digests = [each["checkpoint"]["digest"] for each in held]
+    one = len(held) == 1
+    return Report(
+        checkpoint=Checkpoint(
+            digest=digests[0] if one else files.digest([digest.encode() for digest in digests]),
+            parameters=first["checkpoint"]["parameters"],
+            recipe=first["checkpoint"]["recipe"] + ("" if one else f", {len(held)} trainings"),
+        ),
+        suite=Suite(**first["suite"]),
+        code=Code(**first["code"]),
+        results=results,
+        created=max(each["created"] for each in held),
+        machine=first["machine"],
+        cpu_seconds={name: fmean(each["cpu_seconds"][name] for each in held) for name in first["cpu_seconds"]},
+        protocol=[*first["protocol"], "CPU-seconds are the mean of the trainings; intervals are over all episodes."],
+        commands=(command,),
+        notes=[note for each in held for note in each["notes"]] if one else (),
+        provenance={"checkpoints": digests, "reports": [folder.name for folder in folders]},
+    )
+
+
+def _pooled(answers: Sequence[Mapping[str, Any]], episodes: Sequence[Mapping[str, Any]]) -> Result:
+    first = answers[0]
+    if any(answer["unit"] != "share" for answer in answers):
+        raise ValueError(f"{first['benchmark']} {first['metric']} is no share of episodes, so it cannot be pooled")
+    n = sum(answer["n"] for answer in answers)
+    whole = _counted([(answer, answer["n"]) for answer in answers])
+    return Result(
+        benchmark=first["benchmark"],
+        metric=first["metric"],
+        value=whole.value,
+        low=whole.low,
+        high=whole.high,
+        n=n,
+        unit="share",
+        seeds=tuple(seed for answer in answers for seed in answer["seeds"]),
+        interval=first["interval"],
+        baselines={
+            name: _counted([(each["baselines"][name], each["n"]) for each in answers]) for name in first["baselines"]
+        },
+        seconds=sum(answer["seconds"] for answer in answers),
+        model_calls=sum(answer["model_calls"] for answer in answers),
+        details={"by_distance": _bins([answer["by_distance"] for answer in answers]), "episodes": episodes},
+    )
+
+
+def _counted(shares: Sequence[tuple[Mapping[str, float], int]]) -> Interval:
+    """The share over all the episodes of several shares, each of at most so many episodes."""
+    counts = [_trials(share, most) for share, most in shares]
+    return wilson(sum(wins for wins, _ in counts), sum(n for _, n in counts))
+
+
+def _trials(share: Mapping[str, float], most: int) -> tuple[int, int]:
+    """The successes and episodes that a Wilson interval was made of: a report keeps no n of a baseline's own."""
+    for n in range(most, 0, -1):
+        wins = round(share["value"] * n)
+        made = wilson(wins, n)
+        if max(abs(made.low - share["low"]), abs(made.high - share["high"])) < 1e-9:
+            return wins, n
+    raise ValueError(f"[{share['low']}, {share['high']}] is no Wilson interval of at most {most} episodes")
+
+
+def _bins(answers: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Bins of the same distances, put together."""
+    pooled = []
+    for low, high, unit in sorted({(each["low"], each["high"], each["unit"]) for bins in answers for each in bins}):
+        same = [each for bins in answers for each in bins if (each["low"], each["high"]) == (low, high)]
+        rows = {}
+        for name in dict.fromkeys(name for each in same for name in each["rows"]):
+            share = _counted([(each["rows"][name], each["n"]) for each in same if name in each["rows"]])
+            rows[name] = {"value": share.value, "low": share.low, "high": share.high}
+        pooled.append({"low": low, "high": high, "unit": unit, "n": sum(each["n"] for each in same), "rows": rows})
+    return pooled
+
+
+def _episodes(folder: Path) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """The rows of a report's episode log, by benchmark and metric."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for line in (folder / LOG).read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        benchmark, metrics = row.pop("benchmark"), row.pop("metrics")
+        row["seed_folder"], _ = folder.name, row.pop("episode")
+        for metric in metrics:
+            found.setdefault((benchmark, metric), []).append(row)
+    return found

@@ -1,0 +1,374 @@
+"""The verbs of the command line and their settings; what is heavy to import is imported when a verb runs."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from tyro.conf import Positional, subcommand
+
+from ami.cli.show import Bars, Outcome, comparison, findings, lines, listed, listing, plain, with_lines
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verb:
+    """What every verb has."""
+
+    json: bool = False  # print one JSON document and nothing else
+
+    after_interrupt: ClassVar[str] = "nothing was written"  # the end of a sentence
+
+    def run(self) -> Outcome:
+        """Do it."""
+        raise NotImplementedError
+
+    @property
+    def writes(self) -> Path | None:
+        """The folder it fills."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heavy(Verb):
+    """What every verb has that computes for longer."""
+
+    threads: int | None = None  # cores to compute with; all of them, or OMP_NUM_THREADS, where it is not said
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo(Heavy):
+    """The main job: gather experience, train one baby model, ask it everything, write the report.
+
+    What is done is kept: interrupted, the same command goes on; finished, it shows the report again.
+    """
+
+    out: Path = Path("runs/demo")  # folder for the data, the run and the report
+    data: tuple[Path, ...] = ()  # films and robot episodes to learn from as well: files, or folders of them
+    skip_bad: bool = False  # leave out files that cannot be read
+    seed: int = 0  # of the experience, the training and the questions
+    fresh: bool = False  # delete what an earlier demo left in the folder, and begin anew
+
+    after_interrupt: ClassVar[str] = "what was done is kept, and the same command goes on from there"
+
+    def run(self) -> Outcome:
+        """Do the main job."""
+        from ami.cli import demo
+
+        request = demo.Request(self.out, self.data, self.seed, self.skip_bad)
+        if self.fresh:
+            demo.clear(self.out)
+        with Bars() as bars:
+            document, made = demo.demo(request, bars)
+        return demo.outcome(self.out, document, "the report is" if made else "this demo was finished before:")
+
+    @property
+    def writes(self) -> Path:
+        """The folder it fills."""
+        return self.out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worlds(Verb):
+    """List the worlds that experience can be recorded in."""
+
+    def run(self) -> Outcome:
+        """Say what there is."""
+        from ami.cli.collecting import WORLDS
+
+        return listed(WORLDS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipes(Verb):
+    """List the recipes that a model can be trained by."""
+
+    def run(self) -> Outcome:
+        """Say what there is."""
+        from ami.recipes import RECIPES
+
+        return listed({name: (recipe.__doc__ or "").split("\n")[0] for name, recipe in RECIPES.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suites(Verb):
+    """List the suites of questions that a checkpoint can be asked."""
+
+    def run(self) -> Outcome:
+        """Say what there is."""
+        from ami.evaluation.suites.control import SUITES
+
+        return listed({name: ", ".join(f"{each.name} × {n}" for each, n in s.asked) for name, s in SUITES.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collect(Verb):
+    """Record experience in a world into a new store."""
+
+    world: Positional[str]  # a name that `ami worlds` lists, or gym:ID for any Gymnasium environment with pixels
+    out: Path  # folder of the new store
+    episodes: int = 300  # in all; several families share them equally
+    steps: int = 65  # model steps in an episode
+    seed: int = 0  # of the layouts and the walks
+
+    def run(self) -> Outcome:
+        """Record it."""
+        from ami.cli.collecting import collect
+        from ami.data.doctor import info
+
+        with Bars() as bars:
+            store = collect(self.world, self.out, self.episodes, self.steps, self.seed, bars)
+        held = info(store)
+        return Outcome(held, lines(f"{held['episodes']} episodes, {held['frames']} frames in {self.out}"))
+
+    @property
+    def writes(self) -> Path:
+        """The folder it fills."""
+        return self.out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ingest(Verb):
+    """Turn films (mp4, mov, avi, mkv, webm) or robot episodes (npz) into a new store, all of them or nothing."""
+
+    paths: Positional[tuple[Path, ...]]  # files, or folders of them
+    out: Path  # folder of the new store
+    size: int = 64  # px on a side: films are cut to their middle square
+    fps: float = 10.0  # frames a second to take from films
+    skip_bad: bool = False  # leave out files that cannot be read; the store's index lists them
+
+    def run(self) -> Outcome:
+        """Read them."""
+        from ami.data.ingest import ingest
+
+        with Bars() as bars:
+            report = ingest(
+                self.paths,
+                self.out,
+                size=self.size,
+                fps=self.fps,
+                skip_bad=self.skip_bad,
+                progress=lambda done, total: bars.tell("reading files", done, total),
+            )
+        left = [f"left out {name}: {why}" for name, why in (*report.skipped, *report.duplicates)]
+        held = {**asdict(report), "store": str(report.store)}
+        return Outcome(held, lines(f"{report.episodes} episodes, {report.frames} frames in {self.out}", *left))
+
+    @property
+    def writes(self) -> Path:
+        """The folder it fills."""
+        return self.out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Info(Verb):
+    """Say what a store holds."""
+
+    store: Positional[Path]  # folder of the store
+
+    def run(self) -> Outcome:
+        """Look at it."""
+        from ami.data.doctor import info
+        from ami.data.episodes import Store
+
+        held = info(Store.open(self.store))
+        return Outcome(held, listing([(name, plain(value)) for name, value in held.items()]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check(Verb):
+    """Examine a store as a doctor would; the exit code is 1 where something is wrong, 0 where something may be."""
+
+    store: Positional[Path]  # folder of the store
+    against: Path | None = None  # another store, to look for episodes and frames that are in both
+
+    def run(self) -> Outcome:
+        """Examine it."""
+        from ami.data.doctor import check
+        from ami.data.episodes import Store
+
+        other = None if self.against is None else Store.open(self.against)
+        found = [asdict(finding) for finding in check(Store.open(self.store), other)]
+        return Outcome(found, findings(found), int(any(each["level"] == "error" for each in found)))
+
+
+@dataclass(frozen=True)
+class Data:
+    """Look into a store: what it holds, and what is wrong with it."""
+
+    what: Annotated[Info, subcommand("info")] | Annotated[Check, subcommand("check")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Heavy):
+    """Train a model by a recipe; the checkpoint is in the run's folder at the end. `torchrun` starts several ranks."""
+
+    recipe: Positional[str]  # a name that `ami recipes` lists
+    data: tuple[Path, ...]  # stores to learn from, one for each embodiment
+    out: Path  # folder of the run
+    seed: int = 0  # of the first weights and of everything drawn
+    size: str | None = None  # baby, tiny, small, base or large; as the recipe says where it is not said
+    steps: int | None = None  # of training in all, shared among the recipe's stages as it shares its own
+    resume: bool = False  # go on with a run that was stopped, with the same words as before
+
+    after_interrupt: ClassVar[str] = "the same command with --resume goes on from the last saved step"
+
+    def run(self) -> Outcome:
+        """Train it."""
+        from ami import parallel
+        from ami.cli.refuse import choose
+        from ami.cli.training import settings_of, train
+        from ami.data.episodes import Store
+        from ami.models import checkpoint
+        from ami.recipes import RECIPES
+
+        choose("recipe", self.recipe, RECIPES)
+        settings = settings_of(self.recipe, self.size, self.steps)
+        parallel.start()
+        stores = [Store.open(folder) for folder in self.data]
+        with Bars() as bars:
+            done, advice = train(self.recipe, stores, self.out, self.seed, bars, settings=settings, resume=self.resume)
+        came_from = checkpoint.read_provenance(done)
+        held = {
+            "checkpoint": str(done),
+            "digest": checkpoint.digest(done),
+            "steps": came_from.steps,
+            "cpu_seconds": came_from.cpu_seconds,
+            "advice": advice,
+        }
+        said = f"{came_from.steps} steps, {came_from.cpu_seconds:.0f} CPU-seconds; the checkpoint is {done}"
+        return Outcome(held, lines(said, *advice), silent=parallel.rank() > 0)
+
+    @property
+    def writes(self) -> Path:
+        """The folder it fills."""
+        return self.out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eval(Heavy):
+    """Ask a checkpoint the questions of a suite, with all baselines, and write the report."""
+
+    checkpoint: Positional[Path]  # folder of a checkpoint, or of a finished run
+    suite: str  # a name that `ami suites` lists
+    out: Path  # folder of the new report
+    n: int | None = None  # episodes for each question, in place of the suite's number
+    seed: int = 0  # of the fresh episodes
+    data: tuple[Path, ...] = ()  # a store of rooms to draw film strips from; one of robots to ask its held-out episodes
+
+    def run(self) -> Outcome:
+        """Ask it."""
+        from ami.cli.asking import ask_about, checkpoint_in
+        from ami.cli.refuse import choose, refuse_used
+        from ami.data.episodes import Store
+        from ami.evaluation.ask import Question
+        from ami.evaluation.report import read_report, table, write_report
+        from ami.evaluation.suites.control import SUITES
+
+        choose("suite", self.suite, SUITES)
+        refuse_used(self.out)
+        words = ["ami", "eval", str(self.checkpoint), "--suite", self.suite, "--out", str(self.out)]
+        words += [] if self.n is None else ["--n", str(self.n)]
+        words += ["--seed", str(self.seed), *(("--data", *map(str, self.data)) if self.data else ())]
+        with Bars() as bars:
+            report = ask_about(
+                checkpoint_in(self.checkpoint),
+                Question(self.suite, self.seed, self.n),
+                [Store.open(folder) for folder in self.data],
+                bars,
+                (shlex.join(words),),
+            )
+        write_report(self.out, report)
+        held = {"folder": str(self.out), "report": read_report(self.out)}
+        return Outcome(held, with_lines(table(report), f"the report is {self.out / 'report.html'}"))
+
+    @property
+    def writes(self) -> Path:
+        """The folder it fills."""
+        return self.out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(Verb):
+    """Put reports side by side that answer the same suite."""
+
+    reports: Positional[tuple[Path, ...]]  # folders of reports
+
+    def run(self) -> Outcome:
+        """Compare them."""
+        from ami.evaluation.report import read_report
+
+        documents = [read_report(folder) for folder in self.reports]
+        if not documents:
+            raise ValueError("no report was named; give the folders of two or more")
+        first = documents[0]["suite"]
+        for folder, document in zip(self.reports, documents, strict=True):
+            if document["suite"] != first:
+                one, other = (f"{suite['name']} ({suite['digest'][:8]})" for suite in (first, document["suite"]))
+                raise ValueError(
+                    f"{self.reports[0]} answers the suite {one} and {folder} answers {other}: their numbers mean "
+                    f"different things; ask both checkpoints the same suite with ami eval"
+                )
+        names = [str(folder) for folder in self.reports]
+        held = [{"folder": name, **document} for name, document in zip(names, documents, strict=True)]
+        return Outcome({"suite": first, "reports": held}, comparison(names, documents))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(Heavy):
+    """Plan once, to a goal that is shown as a picture: in a world, or from one picture of yours to another."""
+
+    checkpoint: Positional[Path]  # folder of a checkpoint, or of a finished run
+    world: str | None = None  # two-rooms/fixed, two-rooms/door or two-rooms/wall: start and goal are drawn
+    start: Path | None = None  # a picture of now, in place of a world
+    goal: Path | None = None  # a picture of what is wanted
+    embodiment: str | None = None  # who acts, where the model knows several that can
+    horizon: int = 16  # steps to plan ahead
+    seed: int = 0  # of start and goal, and of the search
+
+    def run(self) -> Outcome:
+        """Plan."""
+        from ami.cli.planning import plan, shown
+
+        held = plan(self.checkpoint, self.world, self.start, self.goal, self.embodiment, self.horizon, self.seed)
+        return Outcome(held, shown(held))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reproduce(Heavy):
+    """Make a capability's figures from nothing, once for each training seed, and pool them."""
+
+    what: Positional[Literal["rooms"]]  # whose figures
+    seeds: int = 1  # trainings, each with experience and questions of its own
+    out: Path | None = None  # folder for all of it; runs/reproduce/NAME where it is not said
+
+    after_interrupt: ClassVar[str] = Demo.after_interrupt
+
+    def run(self) -> Outcome:
+        """Make them."""
+        from ami.cli.demo import outcome
+        from ami.cli.reproduce import reproduce_rooms
+
+        with Bars() as bars:
+            return outcome(self.writes, reproduce_rooms(self.writes, self.seeds, bars), "the report is")
+
+    @property
+    def writes(self) -> Path:
+        """The folder it fills."""
+        return self.out or Path("runs/reproduce") / self.what
+
+
+VERBS: dict[str, type] = {
+    "demo": Demo,
+    "worlds": Worlds,
+    "recipes": Recipes,
+    "suites": Suites,
+    "collect": Collect,
+    "ingest": Ingest,
+    "data": Data,
+    "train": Train,
+    "eval": Eval,
+    "compare": Compare,
+    "plan": Plan,
+}

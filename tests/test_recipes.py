@@ -1,0 +1,138 @@
+"""One recipe learns from whatever experience it is given, and refuses what it cannot learn from."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ami.data.episodes import Episode, Store
+from ami.data.ingest import ingest
+from ami.evaluation.ask import held_out_clip
+from ami.evaluation.suites.robots import NextLatent
+from ami.models import checkpoint
+from ami.models.jepa import JEPA
+from ami.recipes import RECIPES
+from ami.recipes.baby import BabySettings, baby, bridge, video
+from ami.recipes.common import by_embodiment, gauge_clips, measured, sides
+from ami.training.run import read_metrics, train
+from ami.types import Embodiment
+from tiny_stores import TINY, film_store, robot_store, rooms_store
+
+
+@pytest.fixture(scope="module")
+def rooms(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return rooms_store(tmp_path_factory.mktemp("recipes") / "rooms")
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return film_store(tmp_path_factory.mktemp("recipes") / "films")
+
+
+@pytest.fixture(scope="module")
+def robots(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return robot_store(tmp_path_factory.mktemp("recipes") / "robots")
+
+
+def test_a_baby_learns_from_rooms_alone(rooms: Store, tmp_path: Path) -> None:
+    model = checkpoint.load(train(baby([rooms], 0, TINY), tmp_path / "run", log_every=1))
+    assert set(model.embodiments) == {"two-rooms"}
+    last = read_metrics(tmp_path / "run")[-1]
+    assert {"stage", "step", "cpu_seconds", "gradient", "two-rooms/prediction", "two-rooms/gauge/probe"} <= set(last)
+
+
+def test_a_baby_learns_from_all_there_is_in_whatever_order_it_comes(
+    rooms: Store, films: Store, robots: Store, tmp_path: Path
+) -> None:
+    recipe = baby([rooms, films, robots], 0, TINY)
+    assert recipe.data == {"film": films.digest, "two-rooms": rooms.digest, "widowx": robots.digest}
+    model = checkpoint.load(done := train(recipe, tmp_path / "run", log_every=1))
+    assert set(model.embodiments) == {"film", "two-rooms", "widowx"}
+    rows = read_metrics(tmp_path / "run")
+    for name in model.embodiments:
+        assert f"{name}/prediction" in rows[0]
+        assert (f"{name}/inverse" in rows[0]) == (name != "film")
+        assert f"{name}/prediction" in rows[-1]
+    again = train(baby([robots, rooms, films], 0, TINY), tmp_path / "again")
+    assert checkpoint.digest(again) == checkpoint.digest(done)
+
+
+def test_the_most_plentiful_experience_has_the_largest_batch(rooms: Store, films: Store, robots: Store) -> None:
+    recipe = baby([rooms, films, robots], 0, TINY)
+    sizes = {clip.embodiment: (len(clip), clip.steps) for clip in recipe.stages[0].loader(recipe.build()).batch(0)}
+    assert sizes == {"film": (4, 6), "two-rooms": (8, 6), "widowx": (4, 6)}
+
+
+def test_specialists_learn_from_their_kind(films: Store, robots: Store, tmp_path: Path) -> None:
+    assert {"baby": baby, "video": video, "bridge": bridge} == RECIPES
+    few = replace(TINY, steps=2, refine=2)
+    seen = checkpoint.load(train(video([films], 0, replace(few, window=2)), tmp_path / "video"))
+    assert isinstance(seen, JEPA)
+    assert seen.config.window == 2
+    moved = checkpoint.load(train(bridge([robots], 0, few), tmp_path / "bridge"))
+    assert set(moved.embodiments) == {"widowx"}
+
+
+def test_mixtures_that_make_no_sense_are_refused(rooms: Store, films: Store, robots: Store, tmp_path: Path) -> None:
+    mistakes = {
+        "'video' learns from films, which have no actions; .* holds 'two-rooms'": lambda: video([films, rooms]),
+        "'bridge' learns from episodes with actions; .* holds 'film'": lambda: bridge([robots, films]),
+        "both hold 'two-rooms'; collect into one store": lambda: baby([rooms, rooms]),
+        "none was given; name at least one store": lambda: baby([]),
+        "holds no episodes; collect or ingest some": lambda: baby([Store.create(tmp_path / "empty", WALKER)]),
+        "there is no size 'giant'": lambda: baby([rooms], 0, BabySettings(size="giant")),
+    }
+    for sentence, mistake in mistakes.items():
+        with pytest.raises(ValueError, match=sentence) as caught:
+            mistake()
+        assert "\n" not in str(caught.value)
+
+
+WALKER = Embodiment("walker", 0.1, (-1.0, -1.0), (1.0, 1.0))
+
+
+def test_actions_are_measured_on_the_training_side_alone(tmp_path: Path) -> None:
+    store, rng = Store.create(tmp_path / "s", WALKER), np.random.default_rng(0)
+    made = [
+        Episode(
+            np.arange(9.0), actions=np.stack([rng.normal(0.3, 0.2, 8), np.full(8, 0.5)], 1).astype(np.float32), source=s
+        )
+        for s in map(str, range(20))
+    ]
+    store.append(made)
+    train_side, held = sides(store)
+    assert sorted([*train_side, *held]) == list(range(20))
+    assert 2 <= len(held) <= 8
+    body = measured(store, train_side)
+    done = np.concatenate([made[episode].actions for episode in train_side])
+    assert body.action_mean == pytest.approx(done.mean(0), rel=1e-5)
+    assert body.action_std[0] == pytest.approx(done[:, 0].std(), rel=1e-5)
+    assert body.action_std[1] == pytest.approx(0.1)  # it never moves: a twentieth of its range
+    assert measured(store, held).action_mean[0] != pytest.approx(body.action_mean[0], rel=1e-3)
+
+
+def test_gauges_look_at_what_is_held_out(rooms: Store, films: Store) -> None:
+    stores = by_embodiment([rooms, films])
+    assert list(stores) == ["film", "two-rooms"]
+    held = {name: sides(store)[1] for name, store in stores.items()}
+    film, walk = gauge_clips(stores, held, 6)
+    assert (film.embodiment, len(film)) == ("film", 2)  # of two films none can be spared
+    assert len(walk) == len(held["two-rooms"]) > 1
+    assert np.array_equal(walk.truth[0], rooms.read(held["two-rooms"][0]).truth[:6])
+    assert gauge_clips({"film": films}, {"film": (0, 1)}, 31) == ()
+
+
+def test_real_robot_episodes_teach_a_bridge(shared_data: Path, tmp_path: Path) -> None:
+    ingest([shared_data / "robot"], tmp_path / "store")
+    store = Store.open(tmp_path / "store")
+    settings = BabySettings(steps=25, refine=40, batch=16, refine_batch=64)
+    model = checkpoint.load(train(bridge([store], 0, settings), tmp_path / "run"))
+    train_side, held = sides(store)
+    results = {result.metric: result for result in NextLatent().run(model, held_out_clip(store, held))}
+    assert set(results) == {"rank_vs_copy", "rank_vs_shuffled", "error_vs_copy", "error_vs_shuffled"}
+    assert all(result.n == 9 * len(held) for result in results.values())
+    # A few seconds teach what was seen often: on its own training side the prediction beats the copy.
+    known = {result.metric: result for result in NextLatent().run(model, held_out_clip(store, train_side))}
+    assert known["error_vs_copy"].value < 1.0
+    assert known["rank_vs_copy"].value > 0.5
