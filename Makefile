@@ -47,4 +47,4 @@ bench: .venv/bench.stamp ## speeds, side by side with what others would use
 	for file in benchmarks/*.py; do echo "== $$file"; OMP_NUM_THREADS=1 $(BIN)/python $$file || exit 1; done
 
 reproduce-rooms: .venv/core.stamp ## Two Rooms from scratch, once for each of SEEDS trainings (1, or SEEDS=3)
-	$(BIN)/ami reproduce rooms --seeds $(SEEDS) --out runs/reproduce/rooms
+	$(BIN)/ami reproduce rooms --seeds $(SEEDS) --out runs/reproduce/rooms $(if $(RECORDINGS),--data $(RECORDINGS))

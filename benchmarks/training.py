@@ -29,6 +29,8 @@ from ami.training.loop import Progress, begin
 from ami.types import Latent
 from ami.worlds import rooms
 
+_TURN = 5  # steps: at each change of turns one model finds the caches full of the other
+
 
 class Convolutions(nn.Module):
     """The stem with the same numbers of weights and products, through the convolution library."""
@@ -104,16 +106,17 @@ def main() -> None:
         clocks = {"patches as matrix products": (ours, Clock()), "nn.Conv2d, channels last": (theirs, Clock())}
         begun = {name: begin(model.train(), recipe.stages[0], 0) for name, (model, _) in clocks.items()}
         loader, frames = recipe.stages[0].loader(ours), 0
-        for number in range(rounds + 5):
+        for turn in range(0, rounds + _TURN, _TURN):
             for name, (_, clock) in clocks.items():
-                frames = step(begun[name], loader, number, clock)
+                for number in range(turn, turn + _TURN):
+                    frames = step(begun[name], loader, number, clock)
         table({name: clock.spent for name, (_, clock) in clocks.items()}, frames, ours)
 
 
 def table(spent: dict[str, dict[str, list[float]]], frames: int, model: JEPA) -> None:
-    """Print medians; the first steps, which warm caches, are left out."""
+    """Print medians; the first turn, which warms caches, is left out."""
     medians = {
-        name: {part: float(np.median(times[5:])) for part, times in each.items()} for name, each in spent.items()
+        name: {part: float(np.median(times[_TURN:])) for part, times in each.items()} for name, each in spent.items()
     }
     ours, theirs = medians.values()
     count = sum(parameter.numel() for parameter in model.parameters())

@@ -165,3 +165,18 @@ def test_the_one_dial_only_grows_and_larger_sizes_run() -> None:
     video = torch.randint(0, 256, (3, 4, 1, 3, 64, 64), dtype=torch.uint8)
     check(model, Clip("film", torch.arange(4.0).repeat(3, 1) * 0.1, video))
     assert model.encode(Clip("film", torch.zeros(3, 4), video)).values.shape == (3, 4, 2, 64)
+
+
+def test_an_encoder_in_bfloat16_perceives_nearly_the_same() -> None:
+    bodies = {"film": Embodiment("film", 0.1)}
+    draw = torch.Generator().manual_seed(0)
+    video = torch.randint(0, 256, (2, 3, 1, 3, 16, 16), dtype=torch.uint8, generator=draw)
+    clip = Clip("film", torch.arange(3.0).expand(2, -1), video=video)
+    exact = JEPA(sized("baby", bodies, picture=16)).eval()
+    half = JEPA(sized("baby", bodies, picture=16, precision="bf16")).eval()
+    half.load_state_dict(exact.state_dict())
+    with torch.no_grad():
+        one, other = exact.encode(clip).values, half.encode(clip).values
+    assert other.dtype == torch.float32
+    torch.testing.assert_close(other, one, atol=0.05 * float(one.abs().max()), rtol=0)
+    assert not torch.equal(other, one)

@@ -231,8 +231,10 @@ def test_two_processes_learn_from_halves_what_one_learns_from_the_whole() -> Non
             torch.testing.assert_close(rank[name], value, rtol=1e-4, atol=2e-5, msg=lambda m, n=name: f"{n}: {m}")
             assert torch.equal(rank[name], ranks[0][name]) or name.startswith("gradient"), name
     halves = [_taught(_clip().rows(part)) for part in torch.arange(8).chunk(2)]
-    alone = torch.stack([half["gradient 0.encoder.read.weight"] for half in halves]).mean(0)
-    assert (alone - whole["gradient 0.encoder.read.weight"]).abs().max() > 1e-3, "halves by themselves learn otherwise"
+    alone = torch.stack([half["gradient 0.encoder.read.pair.weight"] for half in halves]).mean(0)
+    assert (alone - whole["gradient 0.encoder.read.pair.weight"]).abs().max() > 1e-3, (
+        "halves by themselves learn otherwise"
+    )
 
 
 def test_every_weight_switches_its_loss_on_and_scales_it() -> None:

@@ -1,14 +1,10 @@
 """Two processes with half a batch each learn what one process learns from the whole batch."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
 
 from ami import parallel
-
 from two_processes import both
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +18,12 @@ from ami.evaluation.statistics import wilson
 from ami.types import Interval, Result
 
 
-def reproduce_rooms(out: Path, seeds: int, bars: Bars, scale: demo.Scale | None = None) -> dict[str, Any]:
+def reproduce_rooms(
+    out: Path, seeds: int, bars: Bars, data: Sequence[Path] = (), scale: demo.Scale | None = None
+) -> dict[str, Any]:
     """Collect, train and ask the suite ``rooms`` for the seeds 0 to ``seeds`` - 1; the pooled report's content.
+
+    With recordings in ``data`` the same babies learn them too, and robot episodes held out are asked about.
 
     A seed is that of the experience, of the training and of the questions, so no two seeds share anything. What was
     finished before is not done again.
@@ -29,9 +34,10 @@ def reproduce_rooms(out: Path, seeds: int, bars: Bars, scale: demo.Scale | None 
     folders = [out / f"seed-{seed}" for seed in range(seeds)]
     for seed, folder in enumerate(folders):
         bars.before = f"seed {seed} ({seed + 1} of {seeds}) "
-        demo.demo(demo.Request(folder, seed=seed), bars, scale)
+        demo.demo(demo.Request(folder, data, seed=seed), bars, scale)
     bars.before = ""
-    command = f"ami reproduce rooms --seeds {seeds} --out {out}"
+    words = ["ami", "reproduce", "rooms", "--seeds", str(seeds), "--out", str(out)]
+    command = shlex.join([*words, *(["--data", *map(str, data)] if data else [])])
     write_report(out, pool(folders, command))
     return read_report(out)
 
@@ -74,8 +80,8 @@ def pool(folders: Sequence[Path], command: str) -> Report:
 
 def _pooled(answers: Sequence[Mapping[str, Any]], episodes: Sequence[Mapping[str, Any]]) -> Result:
     first = answers[0]
-    if any(answer["unit"] != "share" for answer in answers):
-        raise ValueError(f"{first['benchmark']} {first['metric']} is no share of episodes, so it cannot be pooled")
+    if not first["interval"].startswith("Wilson"):
+        return _averaged(answers)
     n = sum(answer["n"] for answer in answers)
     whole = _counted([(answer, answer["n"]) for answer in answers])
     return Result(
@@ -94,6 +100,27 @@ def _pooled(answers: Sequence[Mapping[str, Any]], episodes: Sequence[Mapping[str
         seconds=sum(answer["seconds"] for answer in answers),
         model_calls=sum(answer["model_calls"] for answer in answers),
         details={"by_distance": _bins([answer["by_distance"] for answer in answers]), "episodes": episodes},
+    )
+
+
+def _averaged(answers: Sequence[Mapping[str, Any]]) -> Result:
+    """Trainings asked about the same recordings: n does not grow, so neither does the interval shrink."""
+    first = answers[0]
+
+    def mean(each: Sequence[Mapping[str, float]]) -> Interval:
+        return Interval(*(fmean(one[key] for one in each) for key in ("value", "low", "high")))
+
+    whole = mean(answers)
+    return Result(
+        **{key: first[key] for key in ("benchmark", "metric", "n", "unit")},
+        value=whole.value,
+        low=whole.low,
+        high=whole.high,
+        seeds=tuple(seed for answer in answers for seed in answer["seeds"]),
+        interval=first["interval"] + (f", mean of {len(answers)} trainings" if len(answers) > 1 else ""),
+        baselines={name: mean([each["baselines"][name] for each in answers]) for name in first["baselines"]},
+        seconds=sum(answer["seconds"] for answer in answers),
+        model_calls=sum(answer["model_calls"] for answer in answers),
     )
 
 

@@ -35,7 +35,7 @@ class Outcome:
 class Bars:
     """Progress on a terminal, each line with the time that it still needs; silence elsewhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, shown: bool = True) -> None:
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(24),
@@ -45,7 +45,7 @@ class Bars:
             console=Console(stderr=True),
             transient=True,
             refresh_per_second=4,
-            disable=not sys.stderr.isatty(),
+            disable=not (shown and sys.stderr.isatty()),
         )
         self._tasks: dict[str, TaskID] = {}
         self.before = ""  # what stands before every line: which part of a longer job this is

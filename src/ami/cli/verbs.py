@@ -227,8 +227,10 @@ class Train(Heavy):
         settings = settings_of(self.recipe, self.size, self.steps)
         parallel.start()
         stores = [Store.open(folder) for folder in self.data]
-        with Bars() as bars:
+        with Bars(shown=parallel.rank() == 0) as bars:
             done, advice = train(self.recipe, stores, self.out, self.seed, bars, settings=settings, resume=self.resume)
+        if parallel.rank() > 0:  # the first rank may still be writing
+            return Outcome(None, silent=True)
         came_from = checkpoint.read_provenance(done)
         held = {
             "checkpoint": str(done),
@@ -238,7 +240,7 @@ class Train(Heavy):
             "advice": advice,
         }
         said = f"{came_from.steps} steps, {came_from.cpu_seconds:.0f} CPU-seconds; the checkpoint is {done}"
-        return Outcome(held, lines(said, *advice), silent=parallel.rank() > 0)
+        return Outcome(held, lines(said, *advice))
 
     @property
     def writes(self) -> Path:
@@ -341,6 +343,7 @@ class Reproduce(Heavy):
 
     what: Positional[Literal["rooms"]]  # whose figures
     seeds: int = 1  # trainings, each with experience and questions of its own
+    data: tuple[Path, ...] = ()  # films and robot episodes to learn from as well: files, or folders of them
     out: Path | None = None  # folder for all of it; runs/reproduce/NAME where it is not said
 
     after_interrupt: ClassVar[str] = Demo.after_interrupt
@@ -351,7 +354,7 @@ class Reproduce(Heavy):
         from ami.cli.reproduce import reproduce_rooms
 
         with Bars() as bars:
-            return outcome(self.writes, reproduce_rooms(self.writes, self.seeds, bars), "the report is")
+            return outcome(self.writes, reproduce_rooms(self.writes, self.seeds, bars, self.data), "the report is")
 
     @property
     def writes(self) -> Path:

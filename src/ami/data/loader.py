@@ -23,16 +23,24 @@ class Cuttable(Protocol):
     """What windows can be cut from: a :class:`Store`, or latents in memory."""
 
     @property
-    def folder(self) -> Path: ...
+    def folder(self) -> Path:
+        """Where it comes from, for messages."""
+        ...
 
     @property
-    def episodes(self) -> Sequence[EpisodeInfo]: ...
+    def episodes(self) -> Sequence[EpisodeInfo]:
+        """What it holds."""
+        ...
 
     def windows(
         self, steps: int, frames_per_step: int = 1, episodes: Sequence[int] | None = None
-    ) -> Int[np.ndarray, "windows 2"]: ...
+    ) -> Int[np.ndarray, "windows 2"]:
+        """Every (episode, first frame) from which a window fits."""
+        ...
 
-    def clips(self, index: Int[np.ndarray, "batch 2"], steps: int, frames_per_step: int = 1) -> Clip: ...
+    def clips(self, index: Int[np.ndarray, "batch 2"], steps: int, frames_per_step: int = 1) -> Clip:
+        """Those windows."""
+        ...
 
 
 @dataclass(frozen=True)

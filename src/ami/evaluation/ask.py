@@ -30,7 +30,7 @@ class Question:
     suite: str = "rooms"
     seed: int = 0  # of the evaluation's own episodes
     n: int | None = None  # episodes a benchmark, in place of the suite's number
-    baseline_n: int | None = 50  # at most so many for baselines that plan
+    baseline_n: int | None = 25  # at most so many for baselines that plan: each costs as much as the model
 
 
 def suite_named(name: str) -> Suite:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -28,6 +29,7 @@ class JEPAConfig(BaseModel):
     blocks: int = Field(0, ge=0, description="transformer blocks among the tokens of a step")
     dim: int = Field(16, ge=2, description="numbers in each of the two tokens of a latent")
     window: int = Field(1, ge=1, description="latents that a belief holds")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="of the encoder; bf16 only where silicon has it")
     predictor_width: int = Field(128, ge=8)
     predictor_depth: int = Field(2, ge=0)
 
@@ -44,7 +46,9 @@ _SIZES = {
 }
 
 
-def sized(size: str, embodiments: Mapping[str, Embodiment], *, picture: int = 64, window: int = 1) -> JEPAConfig:
+def sized(
+    size: str, embodiments: Mapping[str, Embodiment], *, picture: int = 64, window: int = 1, precision: str = "fp32"
+) -> JEPAConfig:
     """The settings of one size: ``baby``, ``tiny``, ``small``, ``base`` or ``large``."""
     if size not in _SIZES:
         raise ValueError(f"there is no size '{size}'; choose one of {', '.join(_SIZES)}")
@@ -56,6 +60,7 @@ def sized(size: str, embodiments: Mapping[str, Embodiment], *, picture: int = 64
         blocks=blocks,
         dim=dim,
         window=window,
+        precision=precision,  # pyright: ignore[reportArgumentType] (checked by the settings)
         predictor_width=predictor_width,
         predictor_depth=predictor_depth,
     )
@@ -82,6 +87,7 @@ class JEPA(WorldModel):
             blocks=config.blocks,
             out=2 * config.dim,
             embodiments={name: config.embodiments[name] for name in names},
+            precision=config.precision,
         )
         self.predictor = ResidualPredictor(
             history=config.window * config.dim,

@@ -24,12 +24,13 @@ class BabySettings:
     size: str = "baby"  # the one dial: baby, tiny, small, base, large
     picture: int = 64  # px on a side
     window: int = 1  # latents a belief holds
+    precision: str = "fp32"  # of the encoder: "bf16" only where the processor or GPU multiplies it fast
     steps: int = 600  # of the first stage: perceive and predict
     refine: int = 1400  # of the second: predict better, with the encoder frozen
     clip: int = 9  # steps in a training clip
     batch: int = 64  # clips of the first kind of experience at a time
     small_batch: int = 8  # and of every other kind
-    small_weight: float = 0.35  # of its losses: fewer clips say less surely where to go
+    small_weight: float = 0.15  # of its losses: fewer clips say less surely where to go
     enough: int = 5000  # frames; experience with fewer is seen in ``views``, shifted and in other lights
     views: int = 16
     displace: float = 1.0  # and its latents are moved about in the second stage, by so many deviations
@@ -84,6 +85,7 @@ def _grow(name: str, stores: Mapping[str, Store], seed: int, settings: BabySetti
         {kind: measured(store, train[kind]) for kind, store in stores.items()},
         picture=settings.picture,
         window=settings.window,
+        precision=settings.precision,
     )
     largest = max(stores, key=lambda kind: _frames(stores[kind]))
     batches = {kind: settings.batch if kind == largest else settings.small_batch for kind in stores}
@@ -96,6 +98,7 @@ def _grow(name: str, stores: Mapping[str, Store], seed: int, settings: BabySetti
     }
     train = {kind: view.of(train[kind]) if isinstance(view := seen[kind], Views) else train[kind] for kind in stores}
 
+    weights = {kind: settings.small_weight for kind in stores if kind != largest}
     displace = {kind: settings.displace for kind, view in seen.items() if isinstance(view, Views)}
 
     def pictures(model: JEPA) -> Loader:
@@ -121,7 +124,7 @@ def _grow(name: str, stores: Mapping[str, Store], seed: int, settings: BabySetti
                 lambda model: Prediction(model, settings.objective),
                 pictures,
                 settings.optimisation,
-                weights={kind: settings.small_weight for kind in stores if kind != largest},
+                weights=weights,
                 gauge_clips=clips,
             ),
             Stage(
@@ -130,6 +133,7 @@ def _grow(name: str, stores: Mapping[str, Store], seed: int, settings: BabySetti
                 lambda model: Dynamics(settings.objective.rollout, displace),
                 latents,
                 settings.refine_optimisation,
+                weights=weights,
                 frozen=("encoder",),
                 gauge_every=settings.refine,
                 gauge_clips=clips,

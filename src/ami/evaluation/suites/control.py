@@ -323,7 +323,8 @@ _SAME: tuple[Benchmark, ...] = tuple(RoomsBenchmark(family, cross_room=False) fo
 SUITES: dict[str, Suite] = {
     suite.name: suite
     for suite in (
-        Suite("rooms", tuple((each, 200) for each in _CROSS + _SAME)),
+        Suite("rooms", tuple((each, 200) for each in _CROSS)),
+        Suite("rooms-same", tuple((each, 200) for each in _SAME)),
         Suite("rooms-quick", tuple((each, 50) for each in _CROSS)),
     )
 }
