@@ -220,7 +220,7 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path: Path, monkeypatch: 
     for name, value in alone.items():
         assert torch.equal(two[0][name], two[1][name]), f"the ranks drift apart in {name}"
         torch.testing.assert_close(two[0][name], value, rtol=0, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
-    assert (alone["encoder.read.two-rooms.weight"] - new["encoder.read.weight"]).abs().max() > 1e-3
+    assert (alone["encoder.read.two-rooms.weight"] - new["encoder.read.two-rooms.weight"]).abs().max() > 1e-3
     assert len(read_metrics(tmp_path / "run")) == len(read_metrics(tmp_path / "alone"))
     assert checkpoint.load(tmp_path / "run" / "checkpoint").embodiments
 

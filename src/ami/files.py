@@ -90,6 +90,6 @@ def digest_arrays(arrays: dict[str, np.ndarray]) -> str:
         for name in sorted(arrays):
             array = np.ascontiguousarray(arrays[name])
             yield canonical([name, array.dtype.str, list(array.shape)])
-            yield memoryview(array.reshape(-1).view(np.uint8))
+            yield array.reshape(-1).view(np.uint8).data
 
     return digest(parts())

@@ -118,7 +118,7 @@ def _windows(source: Source) -> Int[np.ndarray, "windows 2"]:
         )
     windows = source.store.windows(source.steps, source.frames_per_step, source.episodes)
     if not len(windows):
-        chosen = range(len(source.store)) if source.episodes is None else source.episodes
+        chosen = range(len(source.store.episodes)) if source.episodes is None else source.episodes
         longest = max((source.store.episodes[number].length for number in chosen), default=0)
         raise ValueError(
             f"no episode of {source.store.folder} is long enough: a window needs "

@@ -55,7 +55,7 @@ class Views:
         parts = []
         for view in range(self.views):
             mine = chosen[chosen // len(self.store) == view] % len(self.store)
-            found = self.store.windows(steps, frames_per_step, mine)
+            found = self.store.windows(steps, frames_per_step, mine.tolist())
             parts.append(found + np.array([view * len(self.store), 0]))
         return np.concatenate(parts)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -24,7 +24,7 @@ class JEPAConfig(BaseModel):
 
     embodiments: dict[str, Embodiment]  # with action_mean and action_std, measured on the training data
     picture: int = Field(64, ge=16, multiple_of=16, description="px on a side")
-    tubelet: int = Field(1, ge=1, description="frames in a step")
+    tubelet: int = Field(default=1, ge=1, description="frames in a step")
     widths: tuple[int, int, int] = Field((24, 48, 96), description="of the three layers from pixels to tokens")
     blocks: int = Field(0, ge=0, description="transformer blocks among the tokens of a step")
     dim: int = Field(16, ge=2, description="numbers in each of the two tokens of a latent")
@@ -141,7 +141,7 @@ class JEPA(WorldModel):
         states = held[:, :, STATE]
         missing = self.config.window - states.shape[1]
         history = torch.cat([states[:, :1].expand(-1, missing, -1), states], 1).flatten(1)
-        conditions = self.doors[belief.embodiment](actions, len(held), horizon) + self.predictor.context(scene)
+        conditions = self.door(belief.embodiment)(actions, len(held), horizon) + self.predictor.context(scene)
         passed = []
         for condition in conditions:
             state = history[:, -dim:] + self.predictor(history, condition)
@@ -157,6 +157,10 @@ class JEPA(WorldModel):
         """Squared distance from what was imagined, mean over tokens and dim. A latent's own variance is 1."""
         imagined = self.predict(belief, actions, future.steps)
         return (future.values - imagined.values).square().mean((-1, -2))
+
+    def door(self, embodiment: str) -> ActionDoor:
+        """Where an embodiment's actions come in."""
+        return cast(ActionDoor, self.doors[embodiment])
 
     def _body(self, name: str) -> Embodiment:
         if name not in self.embodiments:

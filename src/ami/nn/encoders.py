@@ -17,6 +17,9 @@ from ami.types import Embodiment
 class ProprioDoor(nn.Module):
     """One embodiment's sense of its own body, normalised and projected; for one without, zero."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], out: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32), persistent=False)
@@ -53,7 +56,7 @@ class StepEncoder(nn.Module):
         precision: str = "fp32",
     ) -> None:
         super().__init__()
-        self.picture, self.half = picture, precision == "bf16"
+        self.picture, self.fast = picture, precision == "bf16"
         self.stem = PatchStem(widths, tubelet)
         width, grid = widths[-1], (picture // PATCH) ** 2
         self.place = nn.Parameter(torch.randn(grid, width) * 0.02) if blocks else None
@@ -76,7 +79,7 @@ class StepEncoder(nn.Module):
             raise ValueError(
                 f"pictures are {height} x {width} px; this model was built for {self.picture} x {self.picture}"
             )
-        with torch.autocast(video.device.type, torch.bfloat16, enabled=self.half):
+        with torch.autocast(video.device.type, torch.bfloat16, enabled=self.fast):
             tokens = self.stem(video)
             if self.place is not None:
                 tokens = self.blocks(tokens + self.place)

@@ -19,6 +19,10 @@ class EmbodimentNorm(nn.Module):
     statistics shared between a camera on a robot and pictures of a room would fit neither when the model acts.
     """
 
+    mean: Tensor
+    var: Tensor
+    seen: Tensor
+
     def __init__(self, names: tuple[str, ...], dim: int) -> None:
         super().__init__()
         self.names = names

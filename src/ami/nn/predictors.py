@@ -15,6 +15,9 @@ class ActionDoor(nn.Module):
     learned constant, which says what kind of world this is.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], width: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32), persistent=False)
@@ -28,8 +31,11 @@ class ActionDoor(nn.Module):
         """The conditions of a whole horizon in one product, step first: each step is then one block of memory."""
         if self.weight is None or actions is None:
             return self.kind.expand(horizon, batch, -1)
-        normal = ((actions - self.mean) / self.std).transpose(0, 1)
-        return functional.linear(normal, self.weight, self.kind)
+        return functional.linear(self.normal(actions).transpose(0, 1), self.weight, self.kind)
+
+    def normal(self, actions: Float[Tensor, "batch time action"]) -> Float[Tensor, "batch time action"]:
+        """Actions in deviations of the training data."""
+        return (actions - self.mean) / self.std
 
 
 class ResidualPredictor(nn.Module):

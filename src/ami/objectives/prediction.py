@@ -113,8 +113,7 @@ class Prediction(Objective):
         if weigh.scene_steady:
             losses["scene_steady"] = weigh.scene_steady * unsteadiness(scene)
         if weigh.inverse and clip.actions is not None:
-            door = model.doors[clip.embodiment]
-            done = (clip.actions - door.mean) / door.std
+            done = model.door(clip.embodiment).normal(clip.actions)
             losses["inverse"] = weigh.inverse * functional.mse_loss(self.inverse[clip.embodiment](state), done)
         if weigh.variance:
             losses["variance"] = weigh.variance * variance_hinge(flat)
