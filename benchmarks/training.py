@@ -120,7 +120,8 @@ def table(spent: dict[str, dict[str, list[float]]], frames: int, model: JEPA) ->
     }
     ours, theirs = medians.values()
     count = sum(parameter.numel() for parameter in model.parameters())
-    print(f"\nOne training step of the baby ({count:,} parameters), {frames} frames of 64×64 RGB, fp32, one thread")
+    how = f"{frames} frames of 64×64 RGB, {model.config.precision}, one thread"
+    print(f"\nOne training step of the baby ({count:,} parameters), {how}")
     print(f"{'CPU ms':22}" + "".join(f"{name:>30}" for name in medians) + f"{'ratio':>8}")
     parts = [part for part in ours if part != "between"]
     for part in parts:

@@ -29,7 +29,9 @@ class JEPAConfig(BaseModel):
     blocks: int = Field(0, ge=0, description="transformer blocks among the tokens of a step")
     dim: int = Field(16, ge=2, description="numbers in each of the two tokens of a latent")
     window: int = Field(1, ge=1, description="latents that a belief holds")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="of the encoder; bf16 only where silicon has it")
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="of the encoder while it trains; it always acts in fp32"
+    )
     predictor_width: int = Field(128, ge=8)
     predictor_depth: int = Field(2, ge=0)
 

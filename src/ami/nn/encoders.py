@@ -79,7 +79,7 @@ class StepEncoder(nn.Module):
             raise ValueError(
                 f"pictures are {height} x {width} px; this model was built for {self.picture} x {self.picture}"
             )
-        with torch.autocast(video.device.type, torch.bfloat16, enabled=self.fast):
+        with torch.autocast(video.device.type, torch.bfloat16, enabled=self.fast and self.training):
             tokens = self.stem(video)
             if self.place is not None:
                 tokens = self.blocks(tokens + self.place)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from ami.data.episodes import Store
 from ami.data.loader import Loader, Source
 from ami.data.views import Views
 from ami.models.jepa import JEPA, JEPAConfig, sized
+from ami.nn.precision import fast_precision
 from ami.objectives.prediction import Dynamics, Prediction, PredictionSettings
 from ami.recipes.common import by_embodiment, gauge_clips, measured, sides
 from ami.training.loop import Stage, drawn_from
@@ -24,7 +25,7 @@ class BabySettings:
     size: str = "baby"  # the one dial: baby, tiny, small, base, large
     picture: int = 64  # px on a side
     window: int = 1  # latents a belief holds
-    precision: str = "fp32"  # of the encoder: "bf16" only where the processor or GPU multiplies it fast
+    precision: str = "auto"  # of the encoder while it trains: "fp32", "bf16", or "auto": what this machine does fast
     steps: int = 600  # of the first stage: perceive and predict
     refine: int = 1400  # of the second: predict better, with the encoder frozen
     clip: int = 9  # steps in a training clip
@@ -77,6 +78,8 @@ def _only(stores: Mapping[str, Store], recipe: str, *, passive: bool) -> None:
 
 
 def _grow(name: str, stores: Mapping[str, Store], seed: int, settings: BabySettings) -> Recipe:
+    if settings.precision == "auto":
+        settings = replace(settings, precision=fast_precision())
     train, held = {}, {}
     for kind, store in stores.items():
         train[kind], held[kind] = sides(store)
