@@ -2,10 +2,10 @@
 
     python benchmarks/vjepa.py [--frames 8] [--picture 128] [--rounds 3] [--depth 24]
 
-The encoder has the shape of a ViT-L. *Forward* is features of whole clips. *Training step* hides most of a clip: context
-through the encoder, hidden tokens through the predictor, L1 to given targets, backward. There ours computes the visible
-tokens only; transformers' encoder computes all and masks afterwards. Times are CPU-seconds of this process, the two take
-turns, and the shares are of the fastest matrix product that this machine was seen to do at the time.
+The encoder has the shape of a ViT-L. *Forward* is features of whole clips. *Training step* hides most of a clip:
+context through the encoder, hidden tokens through the predictor, L1 to given targets, backward. There ours computes the
+visible tokens only; transformers' encoder computes all and masks afterwards. Times are CPU-seconds of this process, the
+two take turns, and the shares are of the fastest matrix product that this machine was seen to do at the time.
 """
 
 from __future__ import annotations

@@ -22,34 +22,38 @@ class VJEPAConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     embodiments: dict[str, Embodiment]  # films: none of them has actions
-    picture: int = Field(64, ge=16, description="px on a side")
-    patch: int = Field(16, ge=1, description="px on a side of what one token sees")
-    tubelet: int = Field(2, ge=1, description="frames in a step")
-    slots: int = Field(8, ge=1, description="steps in a training clip")
-    stem: Literal["pieces", "patches"] = Field("patches", description="three small layers to a token, or one product")
-    pictures: bool = Field(False, description="whether a step of one frame has an embedding of its own (V-JEPA 2.1)")
-    width: int = Field(192, ge=8)
-    depth: int = Field(12, ge=1)
-    heads: int = Field(3, ge=1)
-    widen: float = Field(4.0, gt=0, description="a block's inner width over its own")
-    predictor_width: int = Field(96, ge=8)
-    predictor_depth: int = Field(4, ge=1)
-    predictor_heads: int = Field(3, ge=1)
-    predictor_widen: float = Field(4.0, gt=0)
-    kinds: int = Field(2, ge=1, description="kinds of masks, each with a token of its own for what is hidden")
-    causal: bool = Field(True, description="whether a step hears only those before it")
-    tiled: bool = Field(False, description="V-JEPA 2's variant of rotary positions, for its weights")
-    affine: bool = Field(False, description="whether the last norm scales and shifts, as in V-JEPA 2's weights")
-    eps: float = Field(1e-6, gt=0, description="of the norms")
-    mean: tuple[float, float, float] = Field((0.485, 0.456, 0.406), description="of pixels from 0 to 1")
-    std: tuple[float, float, float] = Field((0.229, 0.224, 0.225))
+    picture: int = Field(default=64, ge=16, description="px on a side")
+    patch: int = Field(default=16, ge=1, description="px on a side of what one token sees")
+    tubelet: int = Field(default=2, ge=1, description="frames in a step")
+    slots: int = Field(default=8, ge=1, description="steps in a training clip")
+    stem: Literal["pieces", "patches"] = Field(
+        default="patches", description="three small layers to a token, or one product"
+    )
+    pictures: bool = Field(
+        default=False, description="whether a step of one frame has an embedding of its own (V-JEPA 2.1)"
+    )
+    width: int = Field(default=192, ge=8)
+    depth: int = Field(default=12, ge=1)
+    heads: int = Field(default=3, ge=1)
+    widen: float = Field(default=4.0, gt=0, description="a block's inner width over its own")
+    predictor_width: int = Field(default=96, ge=8)
+    predictor_depth: int = Field(default=4, ge=1)
+    predictor_heads: int = Field(default=3, ge=1)
+    predictor_widen: float = Field(default=4.0, gt=0)
+    kinds: int = Field(default=2, ge=1, description="kinds of masks, each with a token of its own for what is hidden")
+    causal: bool = Field(default=True, description="whether a step hears only those before it")
+    tiled: bool = Field(default=False, description="V-JEPA 2's variant of rotary positions, for its weights")
+    affine: bool = Field(default=False, description="whether the last norm scales and shifts, as in V-JEPA 2's weights")
+    eps: float = Field(default=1e-6, gt=0, description="of the norms")
+    mean: tuple[float, float, float] = Field(default=(0.485, 0.456, 0.406), description="of pixels from 0 to 1")
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
 
 class VJEPA(WorldModel):
     """Each step (a tubelet of frames) becomes a grid of tokens; the predictor fills in those of steps to come.
 
-    Source: Bardes et al. 2024, "Revisiting feature prediction for learning visual representations from video"; Assran et
-    al. 2025, "V-JEPA 2". Passive: it has no actions.
+    Source: Bardes et al. 2024, "Revisiting feature prediction for learning visual representations from video"; Assran
+    et al. 2025, "V-JEPA 2". Passive: it has no actions.
     """
 
     def __init__(self, config: VJEPAConfig) -> None:
@@ -171,8 +175,8 @@ def normed(tokens: Float[Tensor, "*any dim"]) -> Float[Tensor, "*any dim"]:
 
 # One dial. The widths are those of the family of vision transformers (Dosovitskiy et al. 2021; large, huge and giant as
 # in V-JEPA 2, table 12), heads are 64 wide, the predictor is half as wide as a small encoder and never wider than
-# V-JEPA 2's 384, and pictures grow where a size is meant for a cluster. Baby has a stem of three small layers, for there
-# one product of 1,536 pixels would be most of the model, and heads of 32.
+# V-JEPA 2's 384, and pictures grow where a size is meant for a cluster. Baby has a stem of three small layers, for
+# there one product of 1,536 pixels would be most of the model, and heads of 32.
 #               width, depth, heads, predictor: width, depth, heads; picture, slots
 _SIZES: dict[str, tuple[int, int, int, int, int, int, int, int]] = {
     "baby": (96, 4, 3, 96, 1, 3, 64, 8),

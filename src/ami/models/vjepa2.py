@@ -142,9 +142,7 @@ class _Part:
     def _laid(self, rows: Tensor, halves: bool) -> Tensor:
         """Neighbouring dimensions of each head make a plane with them, those of two halves with us."""
         if len(rows) % (2 * self.heads):
-            raise ValueError(
-                f"the tensor {self.theirs[0]!r} has {len(rows)} rows, which {self.heads} heads cannot share"
-            )
+            raise ValueError(f"the tensor {self.theirs[0]!r} has {len(rows)} rows, not for {self.heads} heads")
         split = rows.unflatten(0, (self.heads, -1, 2) if halves else (self.heads, 2, -1))
         return split.transpose(1, 2).reshape(rows.shape)
 
