@@ -151,6 +151,8 @@ class WorldModel(nn.Module):
 
     embodiments: Mapping[str, Embodiment]
     latent_shape: tuple[int, int]  # tokens, dim
+    frames: int = 1  # video frames in a step
+    picture: int | None = None  # px on a side of the pictures it was built for; None: any
 
     def encode(self, clip: Clip) -> Latent:
         """Perceive: each step of ``clip`` by itself or with steps before it, never after it."""
