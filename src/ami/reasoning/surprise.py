@@ -16,8 +16,9 @@ from ami.types import Clip, Latent, WorldModel
 class Watching:
     """How a film is judged. Pinned beforehand: the best context length is never looked for on what is reported."""
 
-    context: int = 4  # steps of a window that are believed
-    horizon: int = 4  # steps after them that are predicted, open loop, and judged
+    context: int = 2  # steps of a window that are believed
+    horizon: int = 1  # steps after them that are predicted, open loop, and judged
+    around: int = 2  # steps before and after a step that it is compared with
     batch: int = 64  # windows at a time
 
     @property
@@ -84,6 +85,18 @@ def surprise(energy: Float[Tensor, "windows horizon"], known: Ordinary, watching
         total[judged] += score[:, ahead]
         count[judged] += 1
     return total / count
+
+
+def standing_out(curve: Float[Tensor, "steps"], watching: Watching) -> Float[Tensor, "steps"]:
+    """How far each step is above the median of its neighbours, ``around`` before and as many after; NaN stays NaN.
+
+    A shaking camera makes whole stretches surprising; a moment is one where the film is not as just before and after.
+    """
+    reach = watching.around
+    padded = torch.nn.functional.pad(curve, (reach, reach), value=torch.nan)
+    beside = padded.unfold(0, 2 * reach + 1, 1)
+    others = torch.cat([beside[:, :reach], beside[:, reach + 1 :]], 1)
+    return curve - others.nanquantile(0.5, 1)
 
 
 def _windows(film: Clip, first: int, stop: int, length: int) -> Clip:

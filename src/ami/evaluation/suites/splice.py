@@ -17,7 +17,7 @@ from ami.evaluation.benchmark import Answer, Asking
 from ami.evaluation.films import film_clip
 from ami.evaluation.flow import change_by_frame
 from ami.evaluation.statistics import bootstrap_auroc
-from ami.reasoning.surprise import Ordinary, Watching, energies, ordinary, surprise
+from ami.reasoning.surprise import Ordinary, Watching, energies, ordinary, standing_out, surprise
 from ami.types import Interval, Result, WorldModel
 
 Kind = Literal["cut", "reverse", "freeze", "teleport"]
@@ -37,8 +37,8 @@ class Splice:
     - ``freeze``: the frame before stands still for that moment.
     - ``teleport``: two squares of the picture, which look different, change places for that moment.
 
-    The score of a moment is the highest surprise of a step in it, of every row (model and baselines) alike. Where
-    nothing tells spliced from unspliced, AUROC is 0.5.
+    The score of a moment is how far a step of it stands out at most: its surprise above that of its neighbours. Every
+    row, model and baselines, is scored by this one rule. Where nothing tells spliced from unspliced, AUROC is 0.5.
     """
 
     kind: Kind
@@ -60,7 +60,8 @@ class Splice:
         """How it is asked, a plain sentence each."""
         return (
             f"Each film's first {self.known:.0%} is ordinary and calibrates surprise; splices are made in the rest.",
-            f"A splice lasts {self.moment} frames; a moment's score is the highest surprise of a step in it.",
+            f"A splice lasts {self.moment} frames; a moment's score is the most that a step of it stands out: its surprise "
+            f"less the median of {self.watching.around} steps before and {self.watching.around} after.",
             f"A step's surprise is the mean over the windows that judge it: {self.watching.context} steps believed, "
             f"{self.watching.horizon} predicted open loop; calibrated by horizon, in logarithms, by film.",
         )
@@ -148,9 +149,10 @@ class Splice:
             spliced[(slice(None), *here)] = real[(slice(None), *there)]
         return spliced
 
-    def _moment(self, at: int, frames: int) -> slice:
-        """The steps that a splice touches; the first frame after it is one of them, for there the film jumps back."""
-        return slice(at // frames, (at + self.moment) // frames + 1)
+    def _most(self, curve: Float[Tensor, "steps"], at: int, frames: int) -> float:
+        """The score of the moment at frame ``at``. The first frame after it counts, for there the film jumps back."""
+        moment = slice(at // frames, (at + self.moment) // frames + 1)
+        return float(standing_out(curve, self.watching)[moment].nan_to_num(-torch.inf).max())
 
     def _scores(self, judge: _Judge, store: Store, pairs: Sequence[Pair]) -> Float[np.ndarray, "pairs 2"]:
         known = {}
@@ -160,7 +162,7 @@ class Splice:
         frames = judge.model.frames
         scores = [
             [
-                float(judge.surprise(video, known[pair.film])[self._moment(pair.at, frames)].max())
+                self._most(judge.surprise(video, known[pair.film]), pair.at, frames)
                 for video in (pair.spliced, pair.real)
             ]
             for pair in pairs
@@ -181,7 +183,7 @@ class Splice:
             for video in (pair.spliced, pair.real):
                 for name, value in change_by_frame(_pictures(video)).items():
                     curve = surprise(value[1:, None], known[pair.film][name], _FRAME)
-                    scores.setdefault(name, []).append(float(curve[self._moment(pair.at, 1)].max()))
+                    scores.setdefault(name, []).append(self._most(curve, pair.at, 1))
         return {name: np.array(value).reshape(-1, 2) for name, value in scores.items()}
 
 
