@@ -104,7 +104,9 @@ def draw(films: Films, frames: int, rng: np.random.Generator) -> Iterator[UInt8[
         yield from (picture + 0.5).astype(np.uint8)
 
 
-def _backgrounds(camera: np.ndarray, frames: int, rng: np.random.Generator) -> Float[np.ndarray, "films frames 64 64 3"]:
+def _backgrounds(
+    camera: np.ndarray, frames: int, rng: np.random.Generator
+) -> Float[np.ndarray, "films frames 64 64 3"]:
     """Noise in two octaves, wider than the view, through which the view pans by parts of a pixel."""
     films, reach = len(camera), int(np.ceil(PAN * (frames - 1))) + 1
     wide = SIZE + reach
