@@ -19,14 +19,13 @@ _WIDE, _HIGH = 1000.0, 220.0  # of the drawing, in its own units; the page stret
 _STRIP = 12  # pictures under the curve
 _STYLE = """
 video { display: block; width: 100%; max-width: 420px; border-radius: 8px; background: #000; }
-.curve { position: relative; margin: 22px 0 6px; } .curve svg { width: 100%; height: 220px; cursor: pointer; }
+.which { margin: 22px 0 0; } .curve { margin: 4px 0 6px; } .curve svg { width: 100%; height: 220px; cursor: pointer; }
 .curve path { fill: none; stroke: var(--series0); stroke-width: 2px; vector-effect: non-scaling-stroke; }
 .curve line { stroke: var(--line); vector-effect: non-scaling-stroke; }
 .curve line.moment { stroke: var(--series1); stroke-dasharray: 3 3; } .curve line.now { stroke: var(--ink); }
 .labels { position: relative; height: 1.4em; color: var(--soft); font-size: 0.8rem; }
 .labels span { position: absolute; transform: translateX(-50%); white-space: nowrap; }
 .labels span:first-child { transform: none; } .labels span:last-child { transform: translateX(-100%); }
-.top { position: absolute; left: 0; color: var(--soft); font-size: 0.78rem; background: var(--paper); }
 .strip { display: flex; } .strip img { display: block; width: calc(100% / var(--frames)); }
 .moments { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 18px; }
 .moments figure { margin: 0; } .moments img { width: 100%; border-radius: 6px; display: block; }
@@ -104,9 +103,8 @@ def _curve(timeline: Timeline, seconds: float) -> str:
     )
     ticks = "".join(f'<span style="left: {20 * k}%">{seconds * k / 5:.1f} s</span>' for k in range(6))
     said = f"surprise from {low:.1f} to {high:.1f} deviations over {seconds:.1f} seconds"
-    return f"""<div class="curve"><span class="top" style="top: 0">{high:.1f}</span>
-<span class="top" style="top: {100 * y(0) / _HIGH:.1f}%">0, ordinary</span>
-<svg viewBox="0 0 {_WIDE:g} {_HIGH:g}" preserveAspectRatio="none" role="img" aria-label="{said}"
+    return f"""<p class="which">surprise, {low:.1f} to {high:.1f} deviations; the level line is what is ordinary</p>
+<div class="curve"><svg viewBox="0 0 {_WIDE:g} {_HIGH:g}" preserveAspectRatio="none" role="img" aria-label="{said}"
 data-seconds="{seconds}" data-wide="{_WIDE:g}"><line x1="0" x2="{_WIDE:g}" y1="{y(0)}" y2="{y(0)}"/>{marks}
 <path d="{path}"/><line class="now" x1="0" x2="0" y1="0" y2="{_HIGH:g}"/></svg></div>
 <div class="labels">{ticks}</div>"""
@@ -115,7 +113,10 @@ data-seconds="{seconds}" data-wide="{_WIDE:g}"><line x1="0" x2="{_WIDE:g}" y1="{
 def _moment(moment: Moment, frames: Film, rate: float) -> str:
     frame = min(round(moment.time * rate), len(frames) - 1)
     picture = _jpeg(frames[frame])
-    said = f"<b>{moment.time:.1f} s</b> <small>{moment.surprise:.1f} deviations, {moment.stands_out:.1f} above its neighbours</small>"
+    said = (
+        f"<b>{moment.time:.1f} s</b> <small>{moment.surprise:.1f} deviations, "
+        f"{moment.stands_out:.1f} above its neighbours</small>"
+    )
     return f'<figure><img alt="the film at {moment.time:.1f} s" src="{picture}"><figcaption>{said}</figcaption></figure>'
 
 
