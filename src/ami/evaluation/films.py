@@ -29,13 +29,15 @@ def rate(model: WorldModel) -> float:
     return model.frames / passive(model).step_seconds
 
 
-def film_clip(model: WorldModel, *videos: UInt8[np.ndarray, "frames height width 3"]) -> Clip:
+def film_clip(
+    model: WorldModel, *videos: UInt8[np.ndarray, "frames height width 3"], body: str | None = None
+) -> Clip:
     """Equally long films, one in each row, in whole steps; frames that fill no step at the end are left out.
 
     A step's time is that of its last frame.
     """
-    body, frames = passive(model), model.frames
+    watching, frames = passive(model, body or FILM.name), model.frames
     steps = len(videos[0]) // frames
     stacked = torch.from_numpy(np.stack([video[: steps * frames] for video in videos]))
-    times = (torch.arange(steps) + 1 - 1 / frames) * body.step_seconds
-    return Clip(body.name, times=times.expand(len(videos), -1), video=stacked.unflatten(1, (steps, frames)).permute(0, 1, 2, 5, 3, 4))
+    times = (torch.arange(steps) + 1 - 1 / frames) * watching.step_seconds
+    return Clip(watching.name, times=times.expand(len(videos), -1), video=stacked.unflatten(1, (steps, frames)).permute(0, 1, 2, 5, 3, 4))

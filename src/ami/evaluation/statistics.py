@@ -143,6 +143,30 @@ def bootstrap_auroc(
     return _around(value, *map(float, np.quantile(drawn, [tail, 1 - tail])))
 
 
+def bootstrap_r2(
+    predicted: Float[np.ndarray, "n quantity"],
+    truth: Float[np.ndarray, "n quantity"],
+    rng: np.random.Generator,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+) -> Interval:
+    """The share of the truth's variance that is explained, mean over quantities, redrawing whole rows (films).
+
+    1 is perfect, 0 is what saying the mean always has, and below 0 is worse than that.
+    """
+    error, n = (predicted - truth) ** 2, len(truth)
+    middle = truth - truth.mean(0)
+
+    def explained(weight: Float[np.ndarray, "draws n"]) -> Float[np.ndarray, "draws"]:
+        spread = weight @ middle**2 - (weight @ middle) ** 2 / n
+        return (1 - weight @ error / spread).mean(1)
+
+    drawn = explained(rng.multinomial(n, np.full(n, 1 / n), resamples).astype(float))
+    tail = (1 - confidence) / 2
+    return _around(float(explained(np.ones((1, n)))[0]), *map(float, np.quantile(drawn, [tail, 1 - tail])))
+
+
 def share_by_cluster(
     wins: Float[np.ndarray, "n"], clusters: Int[np.ndarray, "n"], rng: np.random.Generator
 ) -> Interval:
