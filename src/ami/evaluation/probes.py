@@ -31,13 +31,15 @@ def fit_ridge(
 ) -> Ridge:
     """Ridge regression in closed form, in whichever of its two forms is smaller (Saunders et al. 1998).
 
-    ``penalty`` is relative to the mean square of the standardised features. Without ``centred`` nothing is subtracted
-    and there is no constant: for features that change their sign with the answer.
+    ``penalty`` is relative to the mean square of the standardised features. Without ``centred`` nothing is subtracted,
+    there is no constant and features keep their proportions: for those that change their sign with the answer.
     """
     x, y = features.double(), truth.double()
     zero = torch.zeros_like
     mean = x.mean(0) if centred else zero(x[0])
     scale = (x - mean).square().mean(0).sqrt()
+    if not centred:
+        scale = scale.square().mean().sqrt().clamp_min(1e-12).expand(len(scale))
     scale = torch.where(scale > 1e-6 * scale.max().clamp_min(1e-12), scale, torch.inf)  # what never moves says nothing
     constant = y.mean(0) if centred else zero(y[0])
     x, y = (x - mean) / scale, y - constant
