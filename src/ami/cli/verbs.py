@@ -74,7 +74,7 @@ class Suites(Verb):
 
     def run(self) -> Outcome:
         """Say what there is."""
-        from ami.evaluation.suites.control import SUITES
+        from ami.evaluation.suites import SUITES
 
         return listed({name: ", ".join(f"{each.name} × {n}" for each, n in s.asked) for name, s in SUITES.items()})
 
@@ -234,7 +234,7 @@ class Eval(Heavy):
     out: Path  # folder of the new report
     n: int | None = None  # episodes for each question, in place of the suite's number
     seed: int = 0  # of the fresh episodes
-    data: tuple[Path, ...] = ()  # a store of rooms to draw film strips from; one of robots to ask its held-out episodes
+    data: tuple[Path, ...] = ()  # stores: of rooms to draw film strips from, of robots or of films to ask about them
 
     def run(self) -> Outcome:
         """Ask it."""
@@ -243,7 +243,7 @@ class Eval(Heavy):
         from ami.data.episodes import Store
         from ami.evaluation.ask import Question
         from ami.evaluation.report import read_report, table, write_report
-        from ami.evaluation.suites.control import SUITES
+        from ami.evaluation.suites import SUITES
 
         choose("suite", self.suite, SUITES)
         refuse_used(self.out)

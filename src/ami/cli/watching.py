@@ -9,7 +9,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from ami.cli.show import Bars, Outcome, lines, listing, with_lines
+from ami.cli.show import Bars, Outcome, listing, with_lines
 from ami.cli.verb import Heavy
 
 _SHOWN = 288  # px on a side of the film on the page

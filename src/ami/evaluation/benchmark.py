@@ -72,6 +72,7 @@ class Suite:
 
     name: str
     asked: tuple[tuple[Benchmark, int], ...]
+    real_films: bool = False  # it asks about recordings, which must be at hand: what they are is no part of it
 
     @property
     def document(self) -> Mapping[str, Any]:

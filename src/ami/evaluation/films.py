@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
+from ami.data.episodes import Store
 from ami.data.video import FILM
 from ami.types import Clip, Embodiment, WorldModel
 
@@ -29,9 +30,7 @@ def rate(model: WorldModel) -> float:
     return model.frames / passive(model).step_seconds
 
 
-def film_clip(
-    model: WorldModel, *videos: UInt8[np.ndarray, "frames height width 3"], body: str | None = None
-) -> Clip:
+def film_clip(model: WorldModel, *videos: UInt8[np.ndarray, "frames height width 3"], body: str | None = None) -> Clip:
     """Equally long films, one in each row, in whole steps; frames that fill no step at the end are left out.
 
     A step's time is that of its last frame.
@@ -40,4 +39,17 @@ def film_clip(
     steps = len(videos[0]) // frames
     stacked = torch.from_numpy(np.stack([video[: steps * frames] for video in videos]))
     times = (torch.arange(steps) + 1 - 1 / frames) * watching.step_seconds
-    return Clip(watching.name, times=times.expand(len(videos), -1), video=stacked.unflatten(1, (steps, frames)).permute(0, 1, 2, 5, 3, 4))
+    seen = stacked.unflatten(1, (steps, frames)).permute(0, 1, 2, 5, 3, 4)
+    return Clip(watching.name, times=times.expand(len(videos), -1), video=seen)
+
+
+def real_films(store: Store | None, model: WorldModel, asks: str) -> Store:
+    """The films that ``asks`` asks about; ``ValueError`` where they are missing, too few, or of another rate."""
+    if store is None or len(store) < 2:
+        raise ValueError(f"{asks} needs two or more real films; name a store of them with --data")
+    if abs(store.embodiment.step_seconds * rate(model) - 1) > 0.01:
+        raise ValueError(
+            f"{store.folder} has {1 / store.embodiment.step_seconds:g} frames a second and this model watches "
+            f"{rate(model):g}; ingest the films with --fps {rate(model):g}"
+        )
+    return store

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,9 @@ class Attentive(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, tokens: Float[Tensor, "n token dim"], answers: int, *, width: int = 64, queries: int = 4) -> None:
+    def __init__(
+        self, tokens: Float[Tensor, "n token dim"], answers: int, *, width: int = 64, queries: int = 4
+    ) -> None:
         super().__init__()
         self.register_buffer("mean", tokens.mean((0, 1)))
         self.register_buffer("scale", tokens.std((0, 1)).clamp_min(1e-6))

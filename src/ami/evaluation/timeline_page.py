@@ -117,7 +117,9 @@ def _moment(moment: Moment, frames: Film, rate: float) -> str:
         f"<b>{moment.time:.1f} s</b> <small>{moment.surprise:.1f} deviations, "
         f"{moment.stands_out:.1f} above its neighbours</small>"
     )
-    return f'<figure><img alt="the film at {moment.time:.1f} s" src="{picture}"><figcaption>{said}</figcaption></figure>'
+    return (
+        f'<figure><img alt="the film at {moment.time:.1f} s" src="{picture}"><figcaption>{said}</figcaption></figure>'
+    )
 
 
 def _strip(frames: Film) -> str:

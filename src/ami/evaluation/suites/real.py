@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -16,11 +16,13 @@ from ami.data.episodes import Episode, Store
 from ami.evaluation import features
 from ami.evaluation.benchmark import Answer, Asking
 from ami.evaluation.features import Eye, Film
+from ami.evaluation.films import real_films
 from ami.evaluation.probes import Principal, best_ridge, fit_principal
 from ami.evaluation.statistics import share_by_cluster
 from ami.types import Interval, Result, WorldModel
 
 Task = Literal["arrow-of-time", "order", "speed", "retrieval"]
+TASKS: tuple[Task, ...] = get_args(Task)
 _METRIC = {"retrieval": "recall1"}
 _SAID = {
     "arrow-of-time": "arrow-of-time: is a clip played forwards or backwards? 50 % is chance.",
@@ -92,9 +94,7 @@ class RealFilms:
 
     def run(self, model: WorldModel, n: int, asking: Asking) -> Answer:
         """Ask with ``n`` held-out clips of the films of ``asking``, or all where there are fewer."""
-        store = asking.films
-        if store is None or len(store) < 2:
-            raise ValueError(f"{self.name} needs two or more real films; name a store of them with --data")
+        store = real_films(asking.films, model, self.name)
         began = time.perf_counter()
         known, held, asked = self.split(store)
         asked = asked.some(n)
@@ -143,7 +143,8 @@ class RealFilms:
                 f"{store.folder} holds too little that moves to ask {self.name}: a film needs about "
                 f"{self.learn + self.gap + self.held} frames or more; give longer ones"
             )
-        return parts
+        known, held, asked = parts
+        return known, held, asked
 
     def ranges(self, frames: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]], list[tuple[int, int]]]:
         """The three parts of a film of so many frames: (first, end) of every range to learn, to choose and to ask."""
@@ -188,7 +189,9 @@ class RealFilms:
     def _order(self, space: Principal, eye: Eye, clips: Sequence[Film]) -> tuple[Tensor, Tensor]:
         """How the second half differs from the first, alone and by the way in which things move; odd in the order."""
         half = 2 * (2 * self.clip // 10)  # an even number of frames, with a gap between the halves
-        first, second = (space(eye(each).flatten(2)) for each in ([c[:half] for c in clips], [c[-half:] for c in clips]))
+        first, second = (
+            space(eye(each).flatten(2)) for each in ([c[:half] for c in clips], [c[-half:] for c in clips])
+        )
         change = second.mean(1) - first.mean(1)
         way = (first[:, -1] - first[:, 0] + second[:, -1] - second[:, 0]) / 2
         return change, torch.einsum("ni,nj->nij", change, way).flatten(1)
@@ -196,7 +199,7 @@ class RealFilms:
     def _speeds(self, space: Principal, eye: Eye, clips: Sequence[Film], speed: int) -> Float[Tensor, "clips feature"]:
         half = 2 * (self.clip // 4)  # frames shown, an even number of them
         first = (self.clip - half) // 2
-        shown = [clip[:: 2][:half] if speed == 2 else clip[first : first + half] for clip in clips]
+        shown = [clip[::2][:half] if speed == 2 else clip[first : first + half] for clip in clips]
         z = space(eye(shown).flatten(2))
         return torch.cat([z.mean(1), (z[:, 1:] - z[:, :-1]).square().mean(1)], 1)
 
@@ -225,7 +228,7 @@ def _unit(x: Tensor) -> Tensor:
 
 def _right(said: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
     """An answer of exactly nothing is half right."""
-    return ((said > 0).double() + 0.5 * (said == 0).double())
+    return (said > 0).double() + 0.5 * (said == 0).double()
 
 
 def known_part(store: Store, known: float = 0.6) -> list[Episode]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -14,13 +14,14 @@ from torch import Tensor
 
 from ami.data.episodes import Store
 from ami.evaluation.benchmark import Answer, Asking
-from ami.evaluation.films import film_clip
+from ami.evaluation.films import film_clip, real_films
 from ami.evaluation.flow import change_by_frame
 from ami.evaluation.statistics import bootstrap_auroc
 from ami.reasoning.surprise import Ordinary, Watching, energies, ordinary, standing_out, surprise
 from ami.types import Interval, Result, WorldModel
 
 Kind = Literal["cut", "reverse", "freeze", "teleport"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 _Film = UInt8[np.ndarray, "frames height width 3"]
 _FRAME = Watching(context=1, horizon=1)  # how what is known of each frame by itself becomes a surprise
 
@@ -60,17 +61,15 @@ class Splice:
         """How it is asked, a plain sentence each."""
         return (
             f"Each film's first {self.known:.0%} is ordinary and calibrates surprise; splices are made in the rest.",
-            f"A splice lasts {self.moment} frames; a moment's score is the most that a step of it stands out: its surprise "
-            f"less the median of {self.watching.around} steps before and {self.watching.around} after.",
+            f"A splice lasts {self.moment} frames; a moment's score is the most that a step of it stands out: its "
+            f"surprise less the median of {self.watching.around} steps before and {self.watching.around} after.",
             f"A step's surprise is the mean over the windows that judge it: {self.watching.context} steps believed, "
             f"{self.watching.horizon} predicted open loop; calibrated by horizon, in logarithms, by film.",
         )
 
     def run(self, model: WorldModel, n: int, asking: Asking) -> Answer:
         """Ask with ``n`` splices of the films of ``asking``, shared equally among them."""
-        store = asking.films
-        if store is None or len(store) < 2:
-            raise ValueError(f"{self.name} needs two or more real films; name a store of them with --data")
+        store = real_films(asking.films, model, self.name)
         began = time.perf_counter()
         pairs = self.pairs(store, n, np.random.default_rng((asking.seed, ord(self.kind[0]))))
         film = np.array([pair.film for pair in pairs])
@@ -178,7 +177,7 @@ class Splice:
                 name: ordinary([value[2:, None]])
                 for name, value in change_by_frame(_pictures(video[: ordinary_frames(len(video), self.known)])).items()
             }
-        scores: dict[str, list[list[float]]] = {}
+        scores: dict[str, list[float]] = {}
         for pair in pairs:
             for video in (pair.spliced, pair.real):
                 for name, value in change_by_frame(_pictures(video)).items():
