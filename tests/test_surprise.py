@@ -159,9 +159,9 @@ def test_splices_are_found_by_who_knows_how_things_move(store: Store) -> None:
 def test_questions_without_films_are_refused(store: Store, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="needs two or more real films"):
         Splice("cut").run(model(), 4, Asking())
+    slow = Store.create(tmp_path / "slow", Embodiment("film", 0.2))
+    slow.append([store.read(0), store.read(1)])
     with pytest.raises(ValueError, match="has 5 frames a second and this model watches 10"):
-        slow = Store.create(tmp_path / "slow", Embodiment("film", 0.2))
-        slow.append([store.read(0), store.read(1)])
         real_films(slow, model(), "x")
     short = Store.create(tmp_path / "short", FILM)
     short.append([Episode(np.arange(50) / 10, video[:50], source=str(k)) for k, video in enumerate(pans(2))])

@@ -53,18 +53,22 @@ class DrawnFilms:
     centroid; and, trained for the truth from the first layer on, the same architecture with its labels.
     """
 
-    name: str = "films"
     learn: int = 2000  # films that probes learn from
     supervised_steps: int = 600  # of the equal-size encoder that is trained with the labels
     supervised_batch: int = 32
     attentive_steps: int = 600
 
     @property
+    def name(self) -> str:
+        """What its results are called, all of them."""
+        return f"films/({', '.join(quantity.name for quantity in QUANTITIES)})"
+
+    @property
     def protocol(self) -> tuple[str, ...]:
         """How it is asked, a plain sentence each."""
         return (
-            f"Probes learn from {self.learn:,} drawn films of {drawn.FRAMES} frames and are asked about fresh ones: two "
-            "to four movers over a texture, a camera that pans in half of them; truth at the last frame.",
+            f"Probes learn from {self.learn:,} drawn films of {drawn.FRAMES} frames and are asked about fresh ones: "
+            "two to four movers over a texture, a camera that pans in half of them; truth at the last frame.",
             "r2: the share of variance explained, mean over two movers and their coordinates; 0 is saying the mean.",
         )
 
@@ -139,7 +143,7 @@ class DrawnFilms:
         own = intervals.pop("model")
         chance = 0.0 if quantity.metric == "r2" else 1 / _SHAPES
         return Result(
-            benchmark=f"{self.name}/{quantity.name}",
+            benchmark=f"films/{quantity.name}",
             metric=quantity.metric + suffix,
             value=own.value,
             low=own.low,
