@@ -156,6 +156,16 @@ def test_splices_are_found_by_who_knows_how_things_move(store: Store) -> None:
     assert Splice("cut").run(model(Inert), 30, asking).results[0].value > 0.95
 
 
+def test_steps_of_two_frames_are_scored_by_the_same_rule(store: Store) -> None:
+    pairs = Inert({"film": Embodiment("film", 0.2)}).eval()
+    pairs.frames = 2
+    assert Splice("cut").run(pairs, 20, Asking(films=store)).results[0].value > 0.95
+    fast = model(Inert)
+    fast.frames = 2
+    with pytest.raises(ValueError, match="this model watches 20"):
+        Splice("cut").run(fast, 20, Asking(films=store))
+
+
 def test_questions_without_films_are_refused(store: Store, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="needs two or more real films"):
         Splice("cut").run(model(), 4, Asking())

@@ -48,6 +48,8 @@ class Splice:
     moment: int = 10  # frames
     first: int = 9  # a moment begins at this frame of its stretch at the earliest
     patch: int = 16  # px on a side of what is teleported, of 64
+    visible: float = 3.0  # grey levels by which a splice changes the pictures of its moment, on average
+    tries: int = 20  # draws to find such a one; then the most visible of them
     unlike: float = 25.0  # grey levels by which the squares must differ, on average
     watching: Watching = field(default_factory=Watching)
 
@@ -60,7 +62,8 @@ class Splice:
     def protocol(self) -> tuple[str, ...]:
         """How it is asked, a plain sentence each."""
         return (
-            f"Each film's first {self.known:.0%} is ordinary and calibrates surprise; splices are made in the rest.",
+            f"Each film's first {self.known:.0%} is ordinary and calibrates surprise; splices are made in the rest, "
+            f"where they change the picture by {self.visible:g} grey levels or more.",
             f"A splice lasts {self.moment} frames; a moment's score is the most that a step of it stands out: its "
             f"surprise less the median of {self.watching.around} steps before and {self.watching.around} after.",
             f"A step's surprise is the mean over the windows that judge it: {self.watching.context} steps believed, "
@@ -71,7 +74,7 @@ class Splice:
         """Ask with ``n`` splices of the films of ``asking``, shared equally among them."""
         store = real_films(asking.films, model, self.name)
         began = time.perf_counter()
-        pairs = self.pairs(store, n, np.random.default_rng((asking.seed, ord(self.kind[0]))))
+        pairs = self.pairs(store, n, np.random.default_rng((asking.seed, KINDS.index(self.kind))))
         film = np.array([pair.film for pair in pairs])
         rng = np.random.default_rng(asking.seed)
 
@@ -103,6 +106,17 @@ class Splice:
         return [self._pair(store, number % len(store), rng) for number in range(n)]
 
     def _pair(self, store: Store, film: int, rng: np.random.Generator) -> Pair:
+        """Draw until the splice can be seen: nobody could tell that a film in which all stands still runs backwards."""
+        drawn = []
+        for _ in range(self.tries):
+            pair = self._draw(store, film, rng)
+            change = np.abs(pair.spliced.astype(np.int16) - pair.real)[pair.at : pair.at + self.moment].mean()
+            drawn.append((float(change), pair))
+            if change >= self.visible:
+                break
+        return max(drawn, key=lambda each: each[0])[1]
+
+    def _draw(self, store: Store, film: int, rng: np.random.Generator) -> Pair:
         real = self._stretch(store, film, rng)
         at = int(rng.integers(self.first, self.stretch - self.moment - 1))
         spliced = real.copy()
