@@ -68,8 +68,9 @@ class RealFilms:
 
     task: Task
     clip: int = 10  # frames
-    learn: int = 44  # frames in a range to learn from, of which the last ``held`` choose the penalty
-    held: int = 16  # frames in a range that is held out
+    learn: int = 44  # frames in a range to learn from
+    choose: int = 16  # of them, at its end, choose the penalty
+    held: int = 20  # frames in a range that is held out
     moving: float = 2.0  # grey levels by which a clip's pixels must change in a frame, on average: else it has no arrow
     kept: int = 64
 
@@ -154,8 +155,8 @@ class RealFilms:
             if end + self.gap + self.held > frames:
                 learn.append((start, min(end, frames)))
                 break
-            learn.append((start, end - self.held - self.gap))
-            choose.append((end - self.held, end))
+            learn.append((start, end - self.choose - self.gap))
+            choose.append((end - self.choose, end))
             ask.append((end + self.gap, end + self.gap + self.held))
         return learn, choose, ask
 
