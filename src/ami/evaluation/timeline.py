@@ -73,13 +73,16 @@ def watch(
         surprise=tuple(None if np.isnan(value) else round(float(value), 4) for value in held),
         moments=tuple(
             Moment(round(float(times[k]), 4), round(float(held[k]), 4), round(float(out[k]), 4))
-            for k in _peaks(out, times)
+            for k in _peaks(np.where(held > 0, out, np.nan), times)
         ),
     )
 
 
 def _peaks(out: np.ndarray, times: np.ndarray) -> list[int]:
-    """The steps that stand out most, from the highest down, none within ``APART`` seconds of a higher one."""
+    """The steps that stand out most, from the highest down, none within ``APART`` seconds of a higher one.
+
+    NaN is never chosen: a step that was judged by nothing, or that is less surprising than is ordinary.
+    """
     chosen: list[int] = []
     for step in np.argsort(-np.nan_to_num(out, nan=-np.inf), kind="stable"):
         if len(chosen) == MOST or not out[step] > 0:
