@@ -79,6 +79,17 @@ def test_each_step_is_judged_by_what_came_before_it() -> None:
     assert curve[-1] == pytest.approx(7)
 
 
+def test_a_belief_has_seen_nothing_of_what_it_is_judged_by() -> None:
+    class Whole(Pixels):
+        """Not causal: every latent holds the mean of all that its clip shows."""
+
+        def encode(self, clip):
+            seen = super().encode(clip)
+            return Latent(seen.values.mean(1, keepdim=True).expand_as(seen.values), seen.times)
+
+    assert float(energies(model(Whole), film_clip(model(), pans(1, 12)[0]), Watching(2, 1)).min()) > 0
+
+
 def test_what_is_ordinary_has_no_surprise_and_no_unit() -> None:
     energy = torch.rand(200, 2, generator=torch.Generator().manual_seed(0)).double() + 0.1
     watching = Watching(2, 2)

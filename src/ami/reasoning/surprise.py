@@ -44,7 +44,8 @@ def energies(model: WorldModel, film: Clip, watching: Watching) -> Float[Tensor,
     """The open-loop energy of every window of a film, in the model's units; row w judges steps w + context and on.
 
     Each window is perceived by itself: the first ``context`` steps are believed and ``horizon`` more are judged at
-    once, none of them shown to the belief. The procedure is that of Garrido et al. 2025, "Intuitive physics
+    once, none of them shown to the belief. The context is perceived once more alone, for a model that is not causal
+    would see in it what comes after; what is judged is seen with the whole window, as a teacher sees its targets. The procedure is that of Garrido et al. 2025, "Intuitive physics
     understanding emerges from self-supervised pretraining on natural videos" (sliding windows, a fixed context).
     ``film`` is one row. ``ValueError`` where it is shorter than a window.
     """
@@ -58,9 +59,10 @@ def energies(model: WorldModel, film: Clip, watching: Watching) -> Float[Tensor,
     with torch.no_grad():
         for first in range(0, count, watching.batch):
             rows = _windows(film, first, min(first + watching.batch, count), watching.window)
-            seen = model.encode(rows)
-            belief = model.believe(None, _steps(seen, 0, watching.context), None, film.embodiment)
-            judged.append(model.energy(belief, None, _steps(seen, watching.context, watching.window)))
+            belief = model.believe(None, model.encode(rows.between(0, watching.context)), None, film.embodiment)
+            whole = model.encode(rows)
+            future = slice(watching.context, watching.window)
+            judged.append(model.energy(belief, None, Latent(whole.values[:, future], whole.times[:, future])))
     return torch.cat(judged)
 
 
@@ -105,10 +107,6 @@ def _windows(film: Clip, first: int, stop: int, length: int) -> Clip:
     part = slice(first, stop + length - 1)
     video = film.video[0, part].unfold(0, length, 1).movedim(-1, 1)
     return Clip(film.embodiment, times=film.times[0, part].unfold(0, length, 1), video=video)
-
-
-def _steps(latent: Latent, start: int, stop: int) -> Latent:
-    return Latent(latent.values[:, start:stop], latent.times[:, start:stop])
 
 
 def _log(energy: Tensor) -> Tensor:
