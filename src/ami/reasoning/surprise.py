@@ -45,8 +45,9 @@ def energies(model: WorldModel, film: Clip, watching: Watching) -> Float[Tensor,
 
     Each window is perceived by itself: the first ``context`` steps are believed and ``horizon`` more are judged at
     once, none of them shown to the belief. The context is perceived once more alone, for a model that is not causal
-    would see in it what comes after; what is judged is seen with the whole window, as a teacher sees its targets. The procedure is that of Garrido et al. 2025, "Intuitive physics
-    understanding emerges from self-supervised pretraining on natural videos" (sliding windows, a fixed context).
+    would see in it what comes after; what is judged is seen with the whole window, as a teacher sees its targets. The
+    procedure is that of Garrido et al. 2025, "Intuitive physics understanding emerges from self-supervised pretraining
+    on natural videos" (sliding windows, a fixed context).
     ``film`` is one row. ``ValueError`` where it is shorter than a window.
     """
     if len(film) != 1 or film.steps < watching.window:
