@@ -155,6 +155,10 @@ class WorldModel(nn.Module):
     frames: int = 1  # video frames in a step
     picture: int | None = None  # px on a side of the pictures it was built for; None: any
 
+    def part(self, embodiment: str) -> WorldModel:
+        """Who answers for an embodiment: the model itself, unless it is made of parts."""
+        return self
+
     def encode(self, clip: Clip) -> Latent:
         """Perceive: each step of ``clip`` by itself or with steps before it; after it only if not ``causal``."""
         raise NotImplementedError

@@ -60,6 +60,11 @@ class _Run:
     embodiment: Embodiment
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Tokens of a latent, and numbers in each."""
+        return self.model.part(self.embodiment.name).latent_shape
+
+    @property
     def past(self) -> int:
         """Steps of the clip that are believed; the rest is the future."""
         return self.clip.steps - self.horizon
@@ -96,7 +101,7 @@ class _Run:
 
     def encode(self, clip: Clip) -> Latent:
         latent = self._ask("encode", Latent, lambda: self.model.encode(clip), clip)
-        _sound("encode", latent.values, (len(clip), clip.steps, *self.model.latent_shape))
+        _sound("encode", latent.values, (len(clip), clip.steps, *self.shape))
         return latent
 
     def believe(self, belief: Belief | None, stop: int) -> Belief:
@@ -115,7 +120,7 @@ class _Run:
         future = self._ask("predict", Latent, lambda: self.model.predict(belief, actions, horizon), belief, actions)
         if future.values.ndim == 4 and future.steps == belief.latents.steps + horizon:
             raise ContractError(f"predict for {horizon} steps gave {future.steps}: the past again and then the future")
-        _sound("predict", future.values, (len(belief), horizon, *self.model.latent_shape))
+        _sound("predict", future.values, (len(belief), horizon, *self.shape))
         return future
 
     def energy(self, belief: Belief, actions: Tensor | None, future: Latent) -> Tensor:
@@ -164,7 +169,7 @@ def answers_repeat(run: _Run) -> None:
 
 def encoding_never_peeks(run: _Run) -> None:
     """A latent depends on its step and those before, never on what comes after; a model that does says so itself."""
-    if not run.model.causal:
+    if not run.model.part(run.embodiment.name).causal:
         return
     last = run.clip.steps - 1
     other = {}

@@ -1,0 +1,58 @@
+"""One checkpoint of two parts: each embodiment is answered by its own, and both keep a model's promises."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ami.models import checkpoint, contract
+from ami.models import jepa as acting
+from ami.models import vjepa as watching
+from ami.models.mind import Mind, MindConfig
+from ami.types import Clip, Embodiment
+
+ARM, FILM = Embodiment("arm", 0.1, (-1.0, -1.0), (1.0, 1.0)), Embodiment("film", 0.2)
+
+
+def mind() -> Mind:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = Mind(
+            MindConfig(acting=acting.sized("baby", {"arm": ARM}), watching=watching.sized("baby", {"film": FILM}))
+        )
+    torch.nn.init.normal_(made.acting.predictor.change.weight, generator=torch.Generator().manual_seed(1))
+    return made.eval()
+
+
+def clip_of(body: Embodiment, frames: int, steps: int = 4) -> Clip:
+    draw = torch.Generator().manual_seed(2)
+    video = torch.randint(0, 256, (2, steps, frames, 3, 64, 64), dtype=torch.uint8, generator=draw)
+    actions = torch.rand(2, steps - 1, 2, generator=draw) * 2 - 1 if body.action_dim else None
+    times = body.step_seconds * torch.arange(steps).expand(2, -1)
+    return Clip(body.name, times, video=video, actions=actions)
+
+
+def test_both_parts_keep_the_promises() -> None:
+    made = mind()
+    contract.check(made, clip_of(ARM, 1))
+    contract.check(made, clip_of(FILM, 2))
+    assert made.part("arm") is made.acting
+    assert made.part("film") is made.watching
+
+
+def test_a_mind_survives_its_checkpoint(tmp_path: Path) -> None:
+    made = mind()
+    code = checkpoint.CodeVersion("0")
+    checkpoint.save(tmp_path / "kept", made, checkpoint.Provenance(recipe="baby", code=code))
+    again = checkpoint.load(tmp_path / "kept")
+    for seen in (clip_of(ARM, 1), clip_of(FILM, 2)):
+        assert torch.equal(again.encode(seen).values, made.encode(seen).values)
+    assert checkpoint.digest(tmp_path / "kept") == checkpoint.digest(made)
+
+
+def test_nobody_both_acts_and_only_watches() -> None:
+    twice = Embodiment("film", 0.2, (-1.0,), (1.0,))
+    with pytest.raises(ValueError, match="'film' cannot act and only watch"):
+        Mind(MindConfig(acting=acting.sized("baby", {"film": twice}), watching=watching.sized("baby", {"film": FILM})))
+    with pytest.raises(ValueError, match="'dog'; it knows arm, film"):
+        mind().part("dog")
