@@ -10,31 +10,8 @@ from typing import Annotated, ClassVar, Literal
 from tyro.conf import Positional, subcommand
 
 from ami.cli.show import Bars, Outcome, comparison, findings, lines, listed, listing, plain, with_lines
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verb:
-    """What every verb has."""
-
-    json: bool = False  # print one JSON document and nothing else
-
-    after_interrupt: ClassVar[str] = "nothing was written"  # the end of a sentence
-
-    def run(self) -> Outcome:
-        """Do it."""
-        raise NotImplementedError
-
-    @property
-    def writes(self) -> Path | None:
-        """The folder it fills."""
-        return None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Heavy(Verb):
-    """What every verb has that computes for longer."""
-
-    threads: int | None = None  # cores to compute with; all of them, or OMP_NUM_THREADS, where it is not said
+from ami.cli.verb import Heavy, Verb
+from ami.cli.weights import Export, Features, Import
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -371,6 +348,9 @@ VERBS: dict[str, type] = {
     "ingest": Ingest,
     "data": Data,
     "train": Train,
+    "import": Import,
+    "export": Export,
+    "features": Features,
     "eval": Eval,
     "compare": Compare,
     "plan": Plan,
