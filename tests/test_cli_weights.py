@@ -174,10 +174,8 @@ def test_features_are_what_the_model_perceives_clip_by_clip(
     assert arrays["times"].tolist() == pytest.approx([frames / 10 * k for count in clips for k in range(count)])
     assert (arrays["features"].dtype, arrays["times"].dtype) == (np.float32, np.float64)
     tokens, dim = model.latent_shape
-    assert (
-        arrays["features"].shape == (held["clips"], held["tokens"], held["dim"])
+    assert arrays["features"].shape == (held["clips"], held["tokens"], held["dim"])
     assert arrays["features"].shape == (sum(clips), 4 * tokens, dim)
-    )
 
     video = read_film(films / "more" / "c.mp4", size=32, fps=10).video
     assert video is not None
