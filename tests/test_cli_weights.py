@@ -81,9 +81,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     clips = vjepa.sized("baby", {"film": Embodiment("film", 0.2)}, picture=32)
     return {
         "jepa": saved(folder / "jepa", JEPA(sized("baby", {"film": FILM}, picture=32))),
-        "vjepa": saved(
-            folder / "vjepa", vjepa.VJEPA(vjepa.sized("baby", {"film": Embodiment("film", 0.2)}, picture=32))
-        ),
+        "vjepa": saved(folder / "vjepa", vjepa.VJEPA(clips)),
     }
 
 
