@@ -111,7 +111,7 @@ class Masked:
 
     @property
     def activations(self) -> int:
-        """Bytes for one clip, at the worst moment, where each block is computed anew on the way back (as V-JEPA 2 does)."""
+        """Bytes for one clip, at the worst moment, where blocks are computed anew on the way back (as by V-JEPA 2)."""
         kept = _FULL * self.tokens * self.encoder.width  # the targets
         inside = [self.encoder.inside(self.tokens)]
         for visible, hidden in self.masks:
