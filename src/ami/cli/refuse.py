@@ -15,7 +15,7 @@ def choose(kind: str, name: str, known: Collection[str]) -> None:
         raise ValueError(f"there is no {kind} {name!r}; {hint}")
 
 
-def refuse_used(out: Path) -> None:
+def refuse_used(out: Path, how: str = " with --out") -> None:
     """Refuse to write where something is; what a killed process was writing does not count."""
     if out.exists() and (not out.is_dir() or any(file.suffix != ".part" for file in out.iterdir())):
-        raise ValueError(f"{out} is there and is not empty; choose a new folder with --out, or delete this one first")
+        raise ValueError(f"{out} is there and is not empty; choose a new folder{how}, or delete this one first")

@@ -1,4 +1,4 @@
-"""A recipe's run, with a bar for each stage."""
+"""A recipe's run, with a bar for each stage; or, before one, what it would take."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from ami.cli.show import Bars
+from ami.cli.show import Bars, Outcome, listing
 from ami.data.episodes import Store
-from ami.recipes import RECIPES
+from ami.recipes import RECIPES, scale
 from ami.recipes.baby import SETTINGS, BabySettings
+from ami.training.estimate import UTILISATION, Cluster
 from ami.training.run import Tick
 from ami.training.run import train as train_recipe
 
@@ -57,6 +58,42 @@ def train(
     for stage in recipe.stages:
         bars.tell(stage.name, 0, stage.steps)
     return train_recipe(recipe, out, resume=resume, watch=watch), advice
+
+
+def preview(recipe: str, size: str | None, steps: int | None, cluster: str) -> Outcome:
+    """What training would take, on a cluster of that name."""
+    if recipe != "video":
+        raise ValueError(f"a dry run reckons what a V-JEPA takes, by the recipe video; {recipe} is not one")
+    if steps is not None and steps < 1:
+        raise ValueError(f"{steps} steps were asked for; at least 1 is needed")
+    held = {"recipe": recipe, **scale.preview(size or "baby", Cluster.named(cluster), steps)}
+    clip, plan, takes, parts = held["clip"], held["schedule"], held["takes"], held["parameters"]
+    seen = " and ".join(f"{mask['visible']:,}" for mask in clip["masks"])
+    state, clip_bytes, memory = (_size(takes[f"{each}_bytes"]) for each in ("state", "clip", "memory"))
+    hours = f"{_time(takes['hours'])}, or {_time(takes['gpu_hours'])} of one GPU, at {UTILISATION:.0%} of its peak"
+    rows = [
+        ("size", held["size"]),
+        ("parameters", ", ".join(f"{number:,} in the {name}" for name, number in parts.items())),
+        (
+            "a clip",
+            f"{clip['frames']} frames at {clip['fps']:g} a second, {clip['picture']} px: {clip['tokens']:,} tokens",
+        ),
+        ("of them seen", f"{seen}, under the two masks"),
+        ("training", f"{plan['steps']:,} steps of {plan['batch']:,} clips, AdamW at {plan['rate']:.3g}"),
+        ("operations", f"{takes['flops_per_step']:.3g} a step, {takes['flops_per_step'] * plan['steps']:.3g} in all"),
+        ("memory", f"{memory} on each GPU: {state} of weights and what goes with them, {clip_bytes} for each clip"),
+        ("at once", f"clips on each GPU: {takes['clips_at_once']}; passes for a step: {takes['passes']}"),
+        (cluster, hours if takes["fits"] else "not one clip fits; reckon with more GPUs"),
+    ]
+    return Outcome(held, listing(rows))
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**29 else f"{count / 2**20:.1f} MiB"
+
+
+def _time(hours: float) -> str:
+    return f"{hours:,.1f} h" if hours >= 1 else f"{60 * hours:.1f} min" if hours >= 1 / 60 else "a minute at most"
 
 
 def _note(measured: Mapping[str, float], gauges: Mapping[str, float]) -> str:

@@ -12,6 +12,7 @@ from tyro.conf import Positional, subcommand
 from ami.cli.show import Bars, Outcome, comparison, findings, lines, listed, listing, plain, with_lines
 from ami.cli.verb import Heavy, Verb
 from ami.cli.watching import Watch
+from ami.cli.weights import Export, Features, Import
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,12 +183,14 @@ class Train(Heavy):
     """Train a model by a recipe; the checkpoint is in the run's folder at the end. `torchrun` starts several ranks."""
 
     recipe: Positional[str]  # a name that `ami recipes` lists
-    data: tuple[Path, ...]  # stores to learn from, one for each embodiment
-    out: Path  # folder of the run
+    data: tuple[Path, ...] = ()  # stores to learn from, one for each embodiment
+    out: Path | None = None  # folder of the run
     seed: int = 0  # of the first weights and of everything drawn
     size: str | None = None  # baby, tiny, small, base or large; as the recipe says where it is not said
     steps: int | None = None  # of training in all, shared among the recipe's stages as it shares its own
     resume: bool = False  # go on with a run that was stopped, with the same words as before
+    dry_run: bool = False  # only say what a V-JEPA of --size (baby to giant) would take; needs no --data and no --out
+    cluster: str = "8xH100"  # to reckon with in a dry run: so many of A100, H100, H200 or B200
 
     after_interrupt: ClassVar[str] = "the same command with --resume goes on from the last saved step"
 
@@ -195,12 +198,16 @@ class Train(Heavy):
         """Train it."""
         from ami import parallel
         from ami.cli.refuse import choose
-        from ami.cli.training import settings_of, train
+        from ami.cli.training import preview, settings_of, train
         from ami.data.episodes import Store
         from ami.models import checkpoint
         from ami.recipes import RECIPES
 
         choose("recipe", self.recipe, RECIPES)
+        if self.dry_run:
+            return preview(self.recipe, self.size, self.steps, self.cluster)
+        if not self.data or self.out is None:
+            raise ValueError("a training learns from stores and needs a folder; name them with --data and --out")
         settings = settings_of(self.recipe, self.size, self.steps)
         parallel.start()
         stores = [Store.open(folder) for folder in self.data]
@@ -220,7 +227,7 @@ class Train(Heavy):
         return Outcome(held, lines(said, *advice))
 
     @property
-    def writes(self) -> Path:
+    def writes(self) -> Path | None:
         """The folder it fills."""
         return self.out
 
@@ -348,6 +355,9 @@ VERBS: dict[str, type] = {
     "ingest": Ingest,
     "data": Data,
     "train": Train,
+    "import": Import,
+    "export": Export,
+    "features": Features,
     "eval": Eval,
     "compare": Compare,
     "plan": Plan,

@@ -47,7 +47,7 @@ def ingest(
     """
     out = Path(out)
     _refuse_used(out)
-    found = _recordings(paths)
+    found = recordings(paths)
     body = _embodiment(found, fps)
     staging = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
@@ -76,6 +76,26 @@ def ingest(
         tuple(gathered.skipped),
         tuple(gathered.duplicates),
     )
+
+
+def recordings(paths: Sequence[Path], known: Sequence[str] = (*SUFFIXES, ".npz")) -> list[Path]:
+    """The files to read, in order, with folders searched to the bottom for names that end as is ``known``."""
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in known and file.is_file())
+            if not inside:
+                raise ValueError(f"folder {path} holds no recording ({' '.join(known)})")
+            found += inside
+        elif not path.exists():
+            raise ValueError(f"there is no file or folder {path}")
+        elif path.suffix.lower() not in known:
+            raise ValueError(f"{path} is not a recording by its name; known are {' '.join(known)}")
+        else:
+            found.append(path)
+    if not found:
+        raise ValueError(f"no file was named; give recordings ({' '.join(known)}), or folders of them")
+    return list(dict.fromkeys(found))
 
 
 class _Gathered:
@@ -118,27 +138,6 @@ def _refuse_used(out: Path) -> None:
         raise ValueError(f"{out} already holds a store; choose another folder with --out, or delete this one first")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is there and is not empty; choose a new folder with --out")
-
-
-def _recordings(paths: Sequence[Path]) -> list[Path]:
-    """The files to read, in order, with folders searched to the bottom."""
-    known = (*SUFFIXES, ".npz")
-    found: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in known and file.is_file())
-            if not inside:
-                raise ValueError(f"folder {path} holds no recording ({' '.join(known)})")
-            found += inside
-        elif not path.exists():
-            raise ValueError(f"there is no file or folder {path}")
-        elif path.suffix.lower() not in known:
-            raise ValueError(f"{path} is not a recording by its name; known are {' '.join(known)}")
-        else:
-            found.append(path)
-    if not found:
-        raise ValueError("no file to ingest was named")
-    return list(dict.fromkeys(found))
 
 
 def _embodiment(found: Sequence[Path], fps: float) -> Embodiment:

@@ -63,6 +63,9 @@ class VJEPA(WorldModel):
                 f"{config.picture} px cannot be cut in patches of {config.patch}"
                 + (f"; a stem of pieces has patches of {PATCH}" if config.stem == "pieces" else "")
             )
+        for width, heads in ((config.width, config.heads), (config.predictor_width, config.predictor_heads)):
+            if width % (2 * heads):
+                raise ValueError(f"a width of {width} cannot be shared by {heads} heads in pairs of dimensions")
         if acting := [name for name, body in config.embodiments.items() if body.action_dim]:
             raise ValueError(f"'{acting[0]}' has actions, and a V-JEPA only watches; train a JEPA")
         self.config, self.embodiments, self.causal = config, config.embodiments, config.causal

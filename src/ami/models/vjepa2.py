@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -36,11 +39,18 @@ _FIELDS = {
     "pred_num_mask_tokens": "kinds",
 }
 # What we build is these; another value would be another architecture.
-_FIXED: Mapping[str, Any] = {"model_type": "vjepa2", "in_chans": 3, "qkv_bias": True, "hidden_act": "gelu"}
+_FIXED: Mapping[str, Any] = {
+    "model_type": "vjepa2",
+    "architectures": ["VJEPA2Model"],
+    "in_chans": 3,
+    "qkv_bias": True,
+    "hidden_act": "gelu",
+}
 # What says nothing about the weights of encoder and predictor: training, and the classifier's pooler.
 _IGNORED = {
     *("drop_path_rate", "attention_probs_dropout_prob", "attention_dropout", "initializer_range", "num_pooler_layers"),
-    *("pred_zero_init_mask_tokens", "architectures", "torch_dtype", "dtype", "transformers_version", "_name_or_path"),
+    *("pred_zero_init_mask_tokens", "torch_dtype", "dtype", "transformers_version", "_name_or_path"),
+    *("hidden_dropout_prob", "name_or_path", "return_dict", "output_hidden_states", "output_attentions"),
     *("image_size", "use_SiLU", "wide_SiLU", "is_composition", "id2label", "label2id", "problem_type"),
 }
 _DEFAULTS: Mapping[str, Any] = {  # of the published configuration, for what a file leaves out
@@ -69,7 +79,7 @@ def read(folder: Path, fps: float = 4.0) -> VJEPA:
     """
     if not fps > 0:
         raise ValueError(f"{fps} frames a second cannot be shown; V-JEPA 2 was trained at 4")
-    config = _config(_json(folder / CONFIG, folder), fps)
+    config = _config(_json(folder / CONFIG, folder), folder / CONFIG, fps)
     with torch.device("meta"):  # nothing is drawn that would be replaced
         model = VJEPA(config)
     theirs, ours = _tensors(folder), {}
@@ -106,13 +116,19 @@ def write(model: VJEPA, folder: Path) -> None:
     if folder.exists():
         raise ValueError(f"{folder} is there already; choose a new folder")
     document = {theirs: getattr(config, ours) for theirs, ours in _FIELDS.items()}
-    document |= {"frames_per_clip": config.slots * config.tubelet, "architectures": ["VJEPA2Model"], **_FIXED}
+    document |= {"frames_per_clip": config.slots * config.tubelet, **_FIXED}
     held, theirs = model.state_dict(), {}
     for part in _parts(config):
         for name, tensor in zip(part.theirs, part.split(held[part.ours]), strict=True):
             theirs[name] = tensor.contiguous().clone()
-    files.write_whole(folder / TENSORS, lambda file: file.write(safetensors.torch.save(theirs, {"format": "pt"})))
-    files.write_json(folder / CONFIG, document)
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    try:
+        files.write_whole(part / TENSORS, lambda file: file.write(safetensors.torch.save(theirs, {"format": "pt"})))
+        files.write_json(part / CONFIG, document)
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    files.sync_folder(folder.parent)
 
 
 @dataclass(frozen=True)
@@ -128,6 +144,12 @@ class _Part:
         """Theirs to ours."""
         if self.heads:
             query, key, value = tensors
+            for name, tensor in zip(self.theirs, tensors, strict=True):
+                if tensor.shape != query.shape:
+                    raise ValueError(
+                        f"the tensors {self.theirs[0]!r} and {name!r} are of shapes {tuple(query.shape)} and "
+                        f"{tuple(tensor.shape)}, and should be of one"
+                    )
             return torch.cat([self._laid(query, True), self._laid(key, True), value])
         (tensor,) = tensors
         return tensor if self.shape is None else tensor.flatten(1) if self.ours.endswith("weight") else tensor[:, 0, 0]
@@ -179,25 +201,32 @@ def _blocks(place: str, depth: int, heads: int) -> Iterator[_Part]:
                 yield _Part(f"{ours}.{one}.{kind}", (f"{theirs}.{other}.{kind}",))
 
 
-def _config(document: Mapping[str, Any], fps: float) -> VJEPAConfig:
+def _config(document: Mapping[str, Any], path: Path, fps: float) -> VJEPAConfig:
+    if "model_type" not in document:
+        raise ValueError(f"{path} has no model_type; a V-JEPA 2 says 'vjepa2'")
     for name, value in document.items():
         if name in _FIXED and value != _FIXED[name]:
-            raise ValueError(f"{CONFIG} says {name} = {value!r}; only {_FIXED[name]!r} can be read")
+            raise ValueError(f"{path} says {name} = {value!r}; only {_FIXED[name]!r} can be read")
         if name not in {*_FIXED, *_IGNORED, *_DEFAULTS}:
-            raise ValueError(f"{CONFIG} has a field {name!r} that V-JEPA 2's architecture does not have")
-    if "model_type" not in document:
-        raise ValueError(f"{CONFIG} has no model_type; a V-JEPA 2 says 'vjepa2'")
+            raise ValueError(f"{path} has a field {name!r} that V-JEPA 2's architecture does not have")
     held = {**_DEFAULTS, **document}
-    slots = held["frames_per_clip"] // held["tubelet_size"]
-    return VJEPAConfig(
-        embodiments={BODY: Embodiment(BODY, step_seconds=held["tubelet_size"] / fps)},
-        slots=slots,
-        stem="patches",
-        causal=False,
-        tiled=True,
-        affine=True,
-        **{ours: held[theirs] for theirs, ours in _FIELDS.items()},
-    )
+    for name in ("frames_per_clip", "tubelet_size"):
+        if type(held[name]) is not int or held[name] < 1:
+            raise ValueError(f"{path} says {name} = {held[name]!r}; a whole number above 0 was wanted")
+    try:
+        return VJEPAConfig(
+            embodiments={BODY: Embodiment(BODY, step_seconds=held["tubelet_size"] / fps)},
+            slots=held["frames_per_clip"] // held["tubelet_size"],
+            stem="patches",
+            causal=False,
+            tiled=True,
+            affine=True,
+            **{ours: held[theirs] for theirs, ours in _FIELDS.items()},
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+    name = next((theirs for theirs, ours in _FIELDS.items() if ours == first["loc"][0]), "frames_per_clip")
+    raise ValueError(f"{path} says {name} = {held[name]!r}, which no model can have: {first['msg'].lower()}")
 
 
 def _json(path: Path, folder: Path) -> dict[str, Any]:
@@ -216,7 +245,10 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
     """All tensors in fp32, from one file or from those that an index names."""
     shards = [TENSORS]
     if (folder / INDEX).is_file():
-        shards = sorted(set(_json(folder / INDEX, folder).get("weight_map", {}).values()))
+        named = _json(folder / INDEX, folder).get("weight_map")
+        if not isinstance(named, dict) or not all(isinstance(n, str) and Path(n).name == n for n in named.values()):
+            raise ValueError(f"{folder / INDEX} is damaged: its weight_map should name files of this folder")
+        shards = sorted(set(named.values()))
     found: dict[str, Tensor] = {}
     for shard in shards:
         if not (folder / shard).is_file():
