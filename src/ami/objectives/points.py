@@ -21,7 +21,7 @@ _LEAST = 0.02  # half pictures: who moves less is measured as if it moved so muc
 
 
 class Points(nn.Module):
-    """A small network looks at each 4 x 4 px piece of a slot by itself; a softmax over pieces makes a map of each point.
+    """A small network looks at each 4 x 4 px piece of a slot by itself; a softmax over pieces makes each point's map.
 
     Nothing but the place of a map's centre gets out. Source: the soft arg-max of Finn et al. 2016, "Deep spatial
     autoencoders", section V-A.
@@ -98,8 +98,8 @@ def between(
 ) -> Float[Tensor, "batch hidden points 2"]:
     """Guess the points of hidden slots on the straight line between the nearest seen ones; past the ends, copy.
 
-    ``seen`` and ``hidden`` are numbers of slots, ``(batch, ...)``. A predictor that adds to this need not first find out
-    that things persist.
+    ``seen`` and ``hidden`` are numbers of slots, ``(batch, ...)``. A predictor that adds to this need not first find
+    out that things persist.
     """
     apart = hidden[:, :, None] - seen[:, None, :]
     far = points.shape[1]
