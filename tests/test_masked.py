@@ -88,7 +88,7 @@ def test_the_teacher_is_an_exact_average_of_parameters_and_buffers() -> None:
 
 
 def test_a_momentum_that_never_follows_is_refused() -> None:
-    with pytest.raises(ValueError, match="momentum is 1.0; it must be at least 0 and below 1"):
+    with pytest.raises(ValueError, match=r"momentum is 1\.0; it must be at least 0 and below 1"):
         Teacher(Encoder(), 1.0)
 
 
