@@ -1,6 +1,6 @@
-"""Times one plan beside stable-worldmodel's CEM: the same network, the same problems, the same cost, one thread.
+"""Times one plan of the baby beside stable-worldmodel's CEM: the same model, problems and cost, one thread.
 
-    python benchmarks/planning.py [--width 192] [--problems 60] [--plain]
+    python benchmarks/planning.py [--problems 60]
 
 The peer's solver is optional: ``pip install --no-deps stable-worldmodel==0.1.1`` and ``pip install loguru``, best in an
 environment of its own. Only its solver is imported, because its package as a whole asks for torchvision.
@@ -24,13 +24,14 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
+from ami.models.jepa import JEPA, sized
 from ami.planning.costs import GoalDistance
 from ami.planning.sampling import METHODS, SamplingPlanner, SamplingSettings
-from ami.types import Belief, Embodiment, Latent, WorldModel
+from ami.types import Belief, Embodiment, Latent
 
-HORIZON, SAMPLES, ITERATIONS, ELITES, DIM, STEP = 20, 256, 6, 30, 32, 0.12
+HORIZON, SAMPLES, ITERATIONS, ELITES, DIM, STEP = 20, 256, 6, 30, 16, 0.12
 
 # The peer's own search first (its default number of elites), then cheaper ones of ours, to find equal cost for less.
 SEARCHES: dict[str, SamplingSettings] = {
@@ -44,57 +45,18 @@ SEARCHES: dict[str, SamplingSettings] = {
 }
 
 
-class Maze(WorldModel):
-    """A residual network that learned how a point moves in a room with a wall and a door, seen as 32 waves.
+def see(places: Float[Tensor, "batch time 2"]) -> Latent:
+    """How places in [-1, 1]² are perceived: sixteen waves for the state, and an empty scene."""
+    draw = torch.Generator().manual_seed(7)
+    waves, phases = 1.5 * torch.randn(2, DIM, generator=draw), 6.3 * torch.rand(DIM, generator=draw)
+    state = torch.sin(places @ waves + phases)
+    return Latent(torch.stack([state, torch.zeros_like(state)], -2), torch.zeros(places.shape[:2]))
 
-    ``plain`` calls the layers as training does; otherwise a rollout without gradients reuses two blocks of memory.
-    """
 
-    def __init__(self, width: int, depth: int, plain: bool) -> None:
-        super().__init__()
-        draw = torch.Generator().manual_seed(7)
-        self.embodiments = {"point": Embodiment("point", 0.1, (-1.0, -1.0), (1.0, 1.0))}
-        self.latent_shape, self.plain = (1, DIM), plain
-        self.waves, self.phases = 1.5 * torch.randn(2, DIM, generator=draw), 6.3 * torch.rand(DIM, generator=draw)
-        torch.manual_seed(0)  # torch's layers take no generator
-        self.state, self.action = nn.Linear(DIM, width), nn.Linear(2, width, bias=False)
-        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
-        self.change = nn.Linear(width, DIM)
-        nn.init.zeros_(self.change.weight)
-
-    def see(self, states: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch dim"]:
-        """The latent of a position in [-1, 1]²."""
-        return torch.sin(states @ self.waves + self.phases)
-
-    def predict(self, belief, actions, horizon):
-        start = belief.latents.values[:, -1, 0]
-        frugal = not (self.plain or torch.is_grad_enabled())
-        states = self._frugal(start, actions) if frugal else self._layered(start, actions)
-        times = belief.latents.times[:, -1:] + 0.1 * torch.arange(1, horizon + 1)
-        return Latent(states[:, :, None], times)
-
-    def _layered(self, state: Tensor, actions: Tensor) -> Tensor:
-        states = []
-        for step in range(actions.shape[1]):
-            hidden = torch.relu(self.state(state) + self.action(actions[:, step]))
-            for layer in self.layers:
-                hidden = hidden + torch.relu(layer(hidden))
-            state = state + self.change(hidden)
-            states.append(state)
-        return torch.stack(states, 1)
-
-    def _frugal(self, state: Tensor, actions: Tensor) -> Tensor:
-        states = state.new_empty(*actions.shape[:2], DIM)
-        hidden, block = (state.new_empty(len(state), self.state.out_features) for _ in range(2))
-        into, across, out = self.state.weight.t(), self.action.weight.t(), self.change.weight.t()
-        layers = [(layer.bias, layer.weight.t()) for layer in self.layers]
-        for step in range(actions.shape[1]):
-            torch.addmm(self.state.bias, state, into, out=hidden).addmm_(actions[:, step], across).relu_()
-            for bias, weight in layers:
-                hidden += torch.addmm(bias, hidden, weight, out=block).relu_()
-            state = torch.addmm(self.change.bias, hidden, out).add_(state)
-            states[:, step] = state
-        return states
+def untrained() -> JEPA:
+    """The baby, whose predictor has yet to learn how a point moves in a room with a wall and a door."""
+    torch.manual_seed(0)  # torch's layers take no generator
+    return JEPA(sized("baby", {"point": Embodiment("point", 0.1, (-1.0, -1.0), (1.0, 1.0))})).eval()
 
 
 def move(states: Float[Tensor, "batch 2"], actions: Float[Tensor, "batch 2"]) -> Float[Tensor, "batch 2"]:
@@ -105,7 +67,7 @@ def move(states: Float[Tensor, "batch 2"], actions: Float[Tensor, "batch 2"]) ->
     return torch.stack([column, moved[:, 1]], 1)
 
 
-def train(model: Maze, steps: int) -> float:
+def train(model: JEPA, steps: int) -> float:
     """Teach the network by six-step rollouts; returns the last loss."""
     draw = torch.Generator().manual_seed(0)
     optimiser = torch.optim.AdamW(model.parameters(), 2e-3)
@@ -116,9 +78,9 @@ def train(model: Maze, steps: int) -> float:
         actions = (3 * torch.rand(256, 6, 2, generator=draw) - 1.5).clamp(-1, 1)
         for step in range(6):
             states.append(move(states[-1], actions[:, step]))
-        latents = model.see(torch.stack(states, 1))
-        belief = Belief("point", Latent(latents[:, :1, None], torch.zeros(256, 1)))
-        loss = (model.predict(belief, actions, 6).values[:, :, 0] - latents[:, 1:]).square().mean()
+        places = torch.stack(states, 1)
+        belief, future = Belief("point", see(places[:, :1])), see(places[:, 1:])
+        loss = model.energy(belief, actions, future).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -135,25 +97,24 @@ class Problem:
     seed: int
 
 
-def problems(model: Maze, number: int) -> list[Problem]:
+def problems(number: int) -> list[Problem]:
     """``number`` random problems."""
     draw = torch.Generator().manual_seed(1)
     ends = 2 * torch.rand(10 * number, 2, 2, generator=draw) - 1
     ends = ends[(ends[:, 0] - ends[:, 1]).norm(dim=1) > 0.5][:number]
-    latents = [Latent(model.see(ends[:, which])[:, None, None], torch.zeros(number, 1)) for which in (0, 1)]
-    belief, cost = Belief("point", latents[0]), GoalDistance(latents[1])
+    belief, cost = Belief("point", see(ends[:, :1])), GoalDistance(see(ends[:, 1:]))
     picks = [torch.tensor([index]) for index in range(number)]
     return [Problem(belief.rows(pick), cost.rows(pick), int(pick)) for pick in picks]
 
 
-Solver = Callable[[Maze, Problem], Float[Tensor, "1 horizon 2"]]
+Solver = Callable[[JEPA, Problem], Float[Tensor, "1 horizon 2"]]
 
 
 def ours(settings: SamplingSettings) -> Solver:
     """Our planner with one setting of its search."""
     planner = SamplingPlanner(settings)
 
-    def solve(model: Maze, problem: Problem) -> Tensor:
+    def solve(model: JEPA, problem: Problem) -> Tensor:
         generators = [torch.Generator().manual_seed(problem.seed)]
         bounds = {"low": (-1.0, -1.0), "high": (1.0, 1.0)}
         arguments = (model, problem.cost, problem.belief)
@@ -173,7 +134,7 @@ def peer() -> Solver | None:
     solver_class = importlib.import_module("stable_worldmodel.solver.cem").CEMSolver
 
     class Costable:
-        def __init__(self, model: Maze, cost: GoalDistance) -> None:
+        def __init__(self, model: JEPA, cost: GoalDistance) -> None:
             self.model, self.cost = model, cost
 
         def get_cost(self, info: dict[str, Tensor], candidates: Float[Tensor, "1 samples horizon 2"]) -> Tensor:
@@ -182,7 +143,7 @@ def peer() -> Solver | None:
             belief = Belief("point", Latent(info["latent"][0], torch.zeros(len(actions), 1)))
             return self.cost(self.model.predict(belief, actions, HORIZON), actions)[None]
 
-    def solve(model: Maze, problem: Problem) -> Tensor:
+    def solve(model: JEPA, problem: Problem) -> Tensor:
         import gymnasium
 
         options: dict[str, Any] = {"num_samples": SAMPLES, "n_steps": ITERATIONS, "topk": ELITES}
@@ -196,7 +157,7 @@ def peer() -> Solver | None:
 
 
 @torch.no_grad()
-def measure(model: Maze, tasks: list[Problem], solvers: dict[str, Solver]) -> dict[str, tuple[list[float], ...]]:
+def measure(model: JEPA, tasks: list[Problem], solvers: dict[str, Solver]) -> dict[str, tuple[list[float], ...]]:
     """Wall and processor milliseconds and the cost found, of each solver on each problem, taking turns."""
     table: dict[str, tuple[list[float], ...]] = {name: ([], [], []) for name in solvers}
     for solve in solvers.values():
@@ -215,16 +176,13 @@ def measure(model: Maze, tasks: list[Problem], solvers: dict[str, Solver]) -> di
 def main() -> None:
     """Train the network, measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--width", type=int, default=192)
-    parser.add_argument("--depth", type=int, default=2)
     parser.add_argument("--problems", type=int, default=60)
     parser.add_argument("--train-steps", type=int, default=400)
-    parser.add_argument("--plain", action="store_true", help="call the layers as training does")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    model = Maze(options.width, options.depth, options.plain)
+    model = untrained()
     loss = train(model, options.train_steps)
-    parameters = sum(weight.numel() for weight in model.parameters())
+    parameters = sum(weight.numel() for part in (model.predictor, model.doors) for weight in part.parameters())
     print(f"predictor of {parameters:,} parameters, loss {loss:.4f}; {options.problems} problems, horizon {HORIZON}")
     rival, solvers = peer(), {name: ours(settings) for name, settings in SEARCHES.items()}
     if rival is None:
@@ -233,7 +191,7 @@ def main() -> None:
     else:
         baseline = "stable-worldmodel cem 256x6"
         solvers = {baseline: rival, **solvers}
-    table = measure(model, problems(model, options.problems), solvers)
+    table = measure(model, problems(options.problems), solvers)
     print(
         f"{'search':28} {'candidates':>10} {'ms':>7} {'cpu ms':>7} {'cost':>8} {'minus first ± s.e.':>20} {'faster':>7}"
     )

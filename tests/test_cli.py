@@ -366,7 +366,7 @@ def test_figures_are_pooled_over_all_episodes(ami, tmp_path: Path, monkeypatch: 
     for place, (answer, key) in enumerate(zip(held["results"], ("ever", "end"), strict=True)):
         whole = wilson(sum(row[key] for row in rows), 8)
         assert (answer["value"], answer["low"], answer["high"]) == (whole.value, whole.low, whole.high)
-        assert (answer["n"], answer["seeds"]) == (8, [0, 1])
+        assert (answer["n"], answer["seeds"]) == (8, [1000, 1001])
         line = [part["results"][place]["baselines"]["straight-line"]["value"] * 4 for part in parts]
         assert answer["baselines"]["straight-line"]["value"] == pytest.approx(sum(line) / 8)
         assert sum(each["n"] for each in answer["by_distance"]) == 8

@@ -151,9 +151,10 @@ class WorldModel(nn.Module):
 
     embodiments: Mapping[str, Embodiment]
     latent_shape: tuple[int, int]  # tokens, dim
+    causal: bool = True  # whether a latent depends on its step and those before it alone; False: on its whole clip
 
     def encode(self, clip: Clip) -> Latent:
-        """Perceive: each step of ``clip`` by itself or with steps before it, never after it."""
+        """Perceive: each step of ``clip`` by itself or with steps before it; after it only if not ``causal``."""
         raise NotImplementedError
 
     def believe(

@@ -33,6 +33,7 @@ from ami.recipes.baby import SETTINGS, BabySettings
 from ami.types import Interval, Result
 
 REQUEST = "demo.json"
+FRESH = 1000  # evaluation seeds from here on are for reports; those below are for choosing settings
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def demo(request: Request, bars: Bars, scale: Scale | None = None) -> tuple[dict
     bars.before = f"{part}3/3 "
     asked = [store for store in stores if store.embodiment.action_dim]
     asked = [asked[0], *(store for store in asked[1:] if held_out(store) is not None)]
-    question = Question(scale.suite, request.seed, scale.n)
+    question = Question(scale.suite, FRESH + request.seed, scale.n)
     write_report(out, ask_about(done, question, asked, bars, (request.command,)))
     bars.before = part
     return read_report(out), True

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from ami import files
 from ami.models.jepa import JEPA, JEPAConfig
+from ami.models.vjepa import VJEPA, VJEPAConfig
 from ami.types import WorldModel
 
 SCHEMA = 1
@@ -35,7 +36,7 @@ CONFIG, TENSORS, PROVENANCE = "config.json", "model.safetensors", "provenance.js
 Kinds = Mapping[str, tuple[type[BaseModel], Callable[..., WorldModel]]]
 # What a checkpoint may hold: its name in config.json, its settings (frozen, extra="forbid") and the model built from
 # them, which keeps them as ``model.config``.
-MODELS: Kinds = {"jepa": (JEPAConfig, JEPA)}
+MODELS: Kinds = {"jepa": (JEPAConfig, JEPA), "vjepa": (VJEPAConfig, VJEPA)}
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,9 @@ def answers_repeat(run: _Run) -> None:
 
 
 def encoding_never_peeks(run: _Run) -> None:
-    """A latent depends on its step and those before, never on what comes after."""
+    """A latent depends on its step and those before, never on what comes after; a model that does says so itself."""
+    if not run.model.causal:
+        return
     last = run.clip.steps - 1
     other = {}
     for name, tensor in _parts(run.clip):

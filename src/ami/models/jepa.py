@@ -143,9 +143,8 @@ class JEPA(WorldModel):
         states = held[:, :, STATE]
         missing = self.config.window - states.shape[1]
         history = torch.cat([states[:, :1].expand(-1, missing, -1), states], 1).flatten(1)
-        conditions = self.door(belief.embodiment)(actions, len(held), horizon) + self.predictor.context(scene)
         passed = []
-        for condition in conditions:
+        for condition in self.door(belief.embodiment)(actions, self.predictor.context(scene), horizon):
             state = history[:, -dim:] + self.predictor(history, condition)
             history = torch.cat([history[:, dim:], state], 1) if self.config.window > 1 else state
             passed.append(state)

@@ -1,0 +1,164 @@
+"""A transformer over the tokens of a film, which never computes the tokens that are hidden from it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ami.nn.rotary import Turns, grid, turns
+from ami.nn.tokenizers import PatchStem
+
+
+class Tubelets(nn.Module):
+    """Blocks of pixels (a few frames of one square patch) to tokens, by one product.
+
+    With ``pictures``, a step of a single frame has an embedding of its own (V-JEPA 2.1), so one model sees both.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, width: int, patch: int, frames: int, mean: tuple[float, ...], std: tuple[float, ...], pictures: bool
+    ) -> None:
+        super().__init__()
+        self.patch, self.frames = patch, frames
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(3, 1, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(std).view(3, 1, 1, 1), persistent=False)
+        self.project = nn.Linear(3 * frames * patch**2, width)
+        self.picture = nn.Linear(3 * patch**2, width) if pictures else None
+
+    def forward(self, video: UInt8[Tensor, "steps frames 3 height width"]) -> Float[Tensor, "steps tokens width"]:
+        """Pixels 0 to 255; ``ValueError`` where a step has another number of frames than the model was built for."""
+        steps, frames, _, height, width = video.shape
+        project = self.picture if frames == 1 and self.picture is not None else self.project
+        if frames not in (self.frames, 1) or (frames == 1 < self.frames and self.picture is None):
+            raise ValueError(f"the clip has {frames} frames a step; this model was built for {self.frames}")
+        tall, wide = height // self.patch, width // self.patch
+        cut = video.view(steps, frames, 3, tall, self.patch, wide, self.patch).permute(0, 3, 5, 2, 1, 4, 6)
+        pixels = (cut.to(project.weight.dtype) - self.mean) / self.std
+        return project(pixels.reshape(steps, tall * wide, -1))
+
+
+class RotaryBlock(nn.Module):
+    """Pre-norm self-attention with turned queries and keys, and a two-layer network, each added to its input."""
+
+    def __init__(self, width: int, heads: int, widen: float = 4.0, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.heads = heads
+        self.before_attention = nn.LayerNorm(width, eps=eps)
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.attended = nn.Linear(width, width)
+        self.before_network = nn.LayerNorm(width, eps=eps)
+        self.widen = nn.Linear(width, int(width * widen))
+        self.narrow = nn.Linear(int(width * widen), width)
+
+    def forward(
+        self, tokens: Float[Tensor, "batch tokens width"], places: Turns, hears: Bool[Tensor, "..."] | None = None
+    ) -> Float[Tensor, "batch tokens width"]:
+        """Every token hears those that ``hears`` (from token, to token) allows, or all of its row."""
+        split = self.query_key_value(self.before_attention(tokens)).unflatten(-1, (3, self.heads, -1))
+        query, key = places.apply(split[:, :, :2]).transpose(1, 3).unbind(2)
+        heard = functional.scaled_dot_product_attention(query, key, split[:, :, 2].transpose(1, 2), hears)
+        tokens = tokens + self.attended(heard.transpose(1, 2).flatten(2))
+        return tokens + self.narrow(functional.gelu(self.widen(self.before_network(tokens))))
+
+
+class VideoEncoder(nn.Module):
+    """Tokens of a film's steps, each in the light of the others (of those before it, when ``causal``)."""
+
+    def __init__(
+        self,
+        stem: Tubelets | PatchStem,
+        *,
+        side: int,
+        width: int,
+        depth: int,
+        heads: int,
+        widen: float = 4.0,
+        causal: bool = True,
+        tiled: bool = False,
+        affine: bool = False,
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        self.stem, self.side, self.causal, self.tiled, self.head = stem, side, causal, tiled, width // heads
+        self.blocks = nn.ModuleList(RotaryBlock(width, heads, widen, eps) for _ in range(depth))
+        # Without scale and shift what comes out is what V-JEPA's target is: layer-normed.
+        self.norm = nn.LayerNorm(width, eps=eps, elementwise_affine=affine)
+
+    def forward(
+        self,
+        video: UInt8[Tensor, "batch steps frames 3 height width"],
+        visible: Int[Tensor, "batch kept"] | None = None,
+        levels: Collection[int] = (),
+    ) -> list[Float[Tensor, "batch kept width"]]:
+        """The normed tokens after each block that ``levels`` numbers (0 is the first), and after the last.
+
+        ``visible`` numbers the tokens that may be seen, ascending in each row; no other takes part in any product after
+        the stem. ``None`` sees all.
+        """
+        steps = video.shape[1]
+        tokens = self.stem(video.flatten(0, 1)).unflatten(0, video.shape[:2]).flatten(1, 2)
+        where = turns(grid(steps, self.side, self.side), self.head, tiled=self.tiled)
+        slot = torch.arange(steps).repeat_interleave(self.side**2)
+        if visible is not None:
+            tokens = tokens.gather(1, visible[..., None].expand(-1, -1, tokens.shape[-1]))
+            where, slot = where[visible], slot[visible]
+        hears = (slot[..., :, None] >= slot[..., None, :]) if self.causal else None
+        if hears is not None and hears.ndim == 3:
+            hears = hears[:, None]
+        passed = []
+        for number, block in enumerate(self.blocks):
+            tokens = block(tokens, where, hears)
+            if number in levels and number < len(self.blocks) - 1:
+                passed.append(self.norm(tokens))
+        return [*passed, self.norm(tokens)]
+
+
+class MaskedPredictor(nn.Module):
+    """What hidden tokens would be, from the visible ones and the places of both. Source: V-JEPA, section 3.1."""
+
+    def __init__(
+        self,
+        *,
+        side: int,
+        tokens_width: int,
+        width: int,
+        depth: int,
+        heads: int,
+        widen: float = 4.0,
+        kinds: int = 2,
+        tiled: bool = False,
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        self.side, self.tiled, self.head = side, tiled, width // heads
+        self.enter = nn.Linear(tokens_width, width)
+        self.hidden = nn.Parameter(torch.zeros(kinds, width))  # one for each kind of mask
+        self.blocks = nn.ModuleList(RotaryBlock(width, heads, widen, eps) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, eps=eps)
+        self.leave = nn.Linear(width, tokens_width)
+
+    def forward(
+        self,
+        context: Float[Tensor, "batch kept width"],
+        visible: Int[Tensor, "batch kept"],
+        hidden: Int[Tensor, "batch masked"],
+        *,
+        slots: int,
+        kind: int = 0,
+    ) -> Float[Tensor, "batch masked width"]:
+        """``visible`` and ``hidden`` number the tokens of a clip of so many ``slots``."""
+        number = torch.cat([visible, hidden], 1)
+        where = turns(grid(slots, self.side, self.side), self.head, tiled=self.tiled)[number]
+        asked = self.hidden[kind % len(self.hidden)].expand(*hidden.shape, -1)
+        known = self.enter(context)
+        tokens = torch.cat([known, asked.to(known.dtype)], 1)
+        for block in self.blocks:
+            tokens = block(tokens, where)
+        return self.leave(self.norm(tokens[:, visible.shape[1] :]))
