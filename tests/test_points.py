@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ami.objectives.points import Points, between, crookedness, stillness, togetherness
+from ami.objectives.points import Points, crookedness, stillness, togetherness
 
 
 def drawn(seed: int = 0) -> torch.Generator:
@@ -54,17 +54,6 @@ def test_who_goes_together_is_told_apart() -> None:
     together = points[:, :, :1].expand_as(points) + 3.0 * torch.arange(3)[:, None]  # same way, other places
     assert float(togetherness(alone)) < 0.05
     assert float(togetherness(together)) == pytest.approx(2.0, rel=0.05)
-
-
-def test_between_is_the_straight_line_and_past_the_ends_a_copy() -> None:
-    film = straight(2, 6, 1)
-    seen, hidden = torch.tensor([[1, 4], [0, 2]]), torch.tensor([[0, 2, 3, 5], [1, 3, 4, 5]])
-    guessed = between(film, seen, hidden)
-    torch.testing.assert_close(guessed[0, 1:3], film[0, 2:4])
-    torch.testing.assert_close(guessed[1, 0], film[1, 1])
-    torch.testing.assert_close(guessed[0, 0], film[0, 1])
-    torch.testing.assert_close(guessed[0, 3], film[0, 4])
-    assert all(torch.equal(guessed[1, i], film[1, 2]) for i in (1, 2, 3))
 
 
 def test_learning_finds_a_mover_over_a_texture() -> None:

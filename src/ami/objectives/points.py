@@ -8,15 +8,20 @@ go straight on, and that do not move together are movers, whatever the camera do
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ami import parallel
+from ami.models.vjepa import VJEPAConfig
 from ami.nn.tokenizers import PATCH, patches
+from ami.objectives.masks import Mask
 
 _PIECE = 4  # px on a side of what is looked at by itself
+_FAR = 0.1  # half pictures: a point that stays nearer than this to its mean place is hardly worth reading
 _LEAST = 0.02  # half pictures: who moves less is measured as if it moved so much
 
 
@@ -93,19 +98,63 @@ def togetherness(points: Float[Tensor, "batch slots points 2"]) -> Float[Tensor,
     return (matrix.square().sum() - matrix.diagonal().square().sum()) / points.shape[2]
 
 
-def between(
-    points: Float[Tensor, "batch slots points 2"], seen: Tensor, hidden: Tensor
-) -> Float[Tensor, "batch hidden points 2"]:
-    """Guess the points of hidden slots on the straight line between the nearest seen ones; past the ends, copy.
+@dataclass(frozen=True)
+class PointSettings:
+    """How many points are looked for, and the weight of each loss."""
 
-    ``seen`` and ``hidden`` are numbers of slots, ``(batch, ...)``. A predictor that adds to this need not first find
-    out that things persist.
+    count: int = 8
+    crooked: float = 1.0
+    still: float = 1.2  # much more makes points jitter in order to move; much less lets them rest
+    together: float = 1.0
+    read: float = 1.0  # error of the points read from what was seen and from what was filled in
+
+
+class Pointing(nn.Module):
+    """Finds points in pictures, and asks the model's tokens for them: of the slots it sees, and of those it fills in.
+
+    What is found, and how it goes on, is a target like a teacher's: no gradient of the reading passes into it. One
+    linear map reads both kinds of slots, so what the predictor fills in must speak the encoder's language.
     """
-    apart = hidden[:, :, None] - seen[:, None, :]
-    far = points.shape[1]
-    before, last = torch.where(apart > 0, apart, far).min(-1)
-    after, first = torch.where(apart < 0, -apart, far).min(-1)
-    share = torch.where(after == far, 1.0, torch.where(before == far, 0.0, after / (before + after)))[..., None, None]
-    rows = torch.arange(len(points), device=points.device)[:, None]
-    known = points[rows, seen]
-    return share * known[rows, last] + (1 - share) * known[rows, first]
+
+    def __init__(self, config: VJEPAConfig, settings: PointSettings) -> None:
+        super().__init__()
+        if config.patch != PATCH:
+            raise ValueError(f"points are looked for beside tokens of {PATCH} px, and this model's have {config.patch}")
+        self.settings, self.tokens = settings, (config.picture // PATCH) ** 2
+        self.points = Points(picture=config.picture, tubelet=config.tubelet, count=settings.count)
+        self.read = nn.Linear(self.tokens * config.width, 4 * settings.count)
+
+    def find(self, video: UInt8[Tensor, "batch slots tubelet 3 height width"]) -> Float[Tensor, "batch slots points 2"]:
+        """Where the points are in each slot."""
+        return self.points(video)
+
+    def losses(self, found: Float[Tensor, "batch slots points 2"]) -> dict[str, Tensor]:
+        """What keeps the points worth predicting."""
+        weigh = self.settings
+        return {
+            "crooked": weigh.crooked * crookedness(found),
+            "still": weigh.still * stillness(found),
+            "together": weigh.together * togetherness(found),
+        }
+
+    def error(
+        self,
+        found: Float[Tensor, "batch slots points 2"],
+        mask: Mask,
+        context: Float[Tensor, "batch kept width"],
+        guess: Float[Tensor, "batch masked width"],
+    ) -> Float[Tensor, ""]:
+        """The squared error of what is read, over each point's variance, mean of seen and hidden slots.
+
+        For masks that hide whole slots: tokens come slot by slot.
+        """
+        target = torch.cat([found, torch.gradient(found, dim=1)[0]], 2).detach()  # places, and ways of a slot
+        least = torch.tensor([_FAR, _FAR / 5], device=found.device).repeat_interleave(found.shape[2])[:, None]
+        scale = target.var((0, 1), keepdim=True) + least.square()
+        errors = []
+        for tokens, number in ((context, mask.visible), (guess, mask.hidden)):
+            slot = number[:, :: self.tokens] // self.tokens
+            read = self.read(tokens.unflatten(1, (-1, self.tokens)).flatten(2)).float()
+            wanted = target[torch.arange(len(found), device=found.device)[:, None], slot]
+            errors.append(((read.view_as(wanted) - wanted).square() / scale).mean())
+        return self.settings.read * torch.stack(errors).mean()
