@@ -154,7 +154,8 @@ class Pointing(nn.Module):
         errors = []
         for tokens, number in ((context, mask.visible), (guess, mask.hidden)):
             slot = number[:, :: self.tokens] // self.tokens
-            read = self.read(tokens.unflatten(1, (-1, self.tokens)).flatten(2)).float()
+            # Adam moves every weight alike, and there are many: unscaled, what is read would leap at each step.
+            read = self.read(tokens.unflatten(1, (-1, self.tokens)).flatten(2) / self.tokens).float()
             wanted = target[torch.arange(len(found), device=found.device)[:, None], slot]
             errors.append(((read.view_as(wanted) - wanted).square() / scale).mean())
         return self.settings.read * torch.stack(errors).mean()

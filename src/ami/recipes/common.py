@@ -67,7 +67,9 @@ def gauge_clips(
     """One clip of held-out experience for each embodiment: the first window of up to 64 episodes."""
     clips = []
     for name, store in stores.items():
-        index = np.array([[episode, 0] for episode in held[name][:64] if store.episodes[episode].length >= steps * frames_per_step])
+        index = np.array(
+            [[episode, 0] for episode in held[name][:64] if store.episodes[episode].length >= steps * frames_per_step]
+        )
         if len(index):
             clips.append(store.clips(index, steps, frames_per_step))
     return tuple(clips)
