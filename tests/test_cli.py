@@ -26,9 +26,11 @@ from ami.data.episodes import Store
 from ami.data.video import write_film
 from ami.evaluation import ask as ask_module
 from ami.evaluation import page
+from ami.evaluation.benchmark import Suite
 from ami.evaluation.report import read_report
 from ami.evaluation.statistics import wilson
-from ami.evaluation.suites.control import SUITES, RoomsBenchmark, Suite
+from ami.evaluation.suites import SUITES
+from ami.evaluation.suites.control import RoomsBenchmark
 from ami.models import checkpoint
 from ami.planning.sampling import SamplingSettings
 from ami.recipes import RECIPES

@@ -9,8 +9,8 @@ import torch
 from ami import files
 from ami.evaluation.benchmark import Asking
 from ami.evaluation.simulator import RoomsSimulator
-from ami.evaluation.suites import control
-from ami.evaluation.suites.control import SUITES, Pairs, RoomsBenchmark
+from ami.evaluation.suites import SUITES, control
+from ami.evaluation.suites.control import Pairs, RoomsBenchmark
 from ami.evaluation.suites.robots import NextLatent
 from ami.models.contract import check
 from ami.planning.costs import GoalDistance, Sum

@@ -152,6 +152,8 @@ class WorldModel(nn.Module):
     embodiments: Mapping[str, Embodiment]
     latent_shape: tuple[int, int]  # tokens, dim
     causal: bool = True  # whether a latent depends on its step and those before it alone; False: on its whole clip
+    frames: int = 1  # video frames in a step
+    picture: int | None = None  # px on a side of the pictures it was built for; None: any
 
     def encode(self, clip: Clip) -> Latent:
         """Perceive: each step of ``clip`` by itself or with steps before it; after it only if not ``causal``."""

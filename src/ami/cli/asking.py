@@ -9,8 +9,9 @@ from pathlib import Path
 from ami.cli.collecting import collect_seconds
 from ami.cli.show import Bars
 from ami.data.episodes import Store
-from ami.evaluation.ask import Question, ask, held_out_clip
+from ami.evaluation.ask import Question, ask, held_out_clip, suite_named
 from ami.evaluation.report import Report
+from ami.evaluation.suites import SUITES
 from ami.models import checkpoint
 from ami.recipes.common import sides
 from ami.training.run import read_metrics
@@ -34,11 +35,11 @@ def held_out(store: Store) -> Clip | None:
 
 
 def ask_about(folder: Path, question: Question, stores: Sequence[Store], bars: Bars, commands: Sequence[str]) -> Report:
-    """Ask the checkpoint in ``folder``; a store of rooms is for film strips, one of robots for its held-out part."""
+    """Ask the checkpoint in ``folder``; a store of rooms is for film strips, others are asked about themselves."""
     if question.n is not None and question.n < 1:
         raise ValueError(f"--n is {question.n}; a result needs at least one episode")
     came_from = checkpoint.read_provenance(folder)
-    pictures, robots, notes = None, None, []
+    pictures, robots, films, notes = None, None, None, []
     for store in stores:
         kind = store.embodiment.name
         if kind == rooms.EMBODIMENT.name:
@@ -46,7 +47,13 @@ def ask_about(folder: Path, question: Question, stores: Sequence[Store], bars: B
         elif store.embodiment.action_dim and (robots := held_out(store)) is None:
             raise ValueError(f"{store.folder} has {len(store)} episodes, too few to hold two of them out; record more")
         elif not store.embodiment.action_dim:
-            raise ValueError(f"{store.folder} holds '{kind}', which has no actions: no question is asked of it yet")
+            films = store
+            if not suite_named(question.suite).real_films:
+                asks = ", ".join(name for name, suite in SUITES.items() if suite.real_films)
+                raise ValueError(
+                    f"{store.folder} holds films ('{kind}'), about which the suite {question.suite} asks nothing; "
+                    f"choose {asks}, or leave the store out"
+                )
         if kind in came_from.data and came_from.data[kind] != store.digest:
             notes.append(f"{store.folder} is not the store that the checkpoint learned '{kind}' from.")
     report = ask(
@@ -54,6 +61,7 @@ def ask_about(folder: Path, question: Question, stores: Sequence[Store], bars: B
         question,
         rooms=pictures,
         robots=robots,
+        films=films,
         collect_seconds=None if pictures is None else collect_seconds(pictures),
         curves=read_metrics(folder.parent),
         commands=commands,

@@ -13,7 +13,8 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from ami.cli.verbs import VERBS, Data, Heavy, Reproduce, Verb
+from ami.cli.verb import Heavy, Verb
+from ami.cli.verbs import VERBS, Data, Reproduce
 
 _MARKERS = (
     tyro.conf.FlagCreatePairsOff,

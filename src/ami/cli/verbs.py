@@ -10,31 +10,8 @@ from typing import Annotated, ClassVar, Literal
 from tyro.conf import Positional, subcommand
 
 from ami.cli.show import Bars, Outcome, comparison, findings, lines, listed, listing, plain, with_lines
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verb:
-    """What every verb has."""
-
-    json: bool = False  # print one JSON document and nothing else
-
-    after_interrupt: ClassVar[str] = "nothing was written"  # the end of a sentence
-
-    def run(self) -> Outcome:
-        """Do it."""
-        raise NotImplementedError
-
-    @property
-    def writes(self) -> Path | None:
-        """The folder it fills."""
-        return None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Heavy(Verb):
-    """What every verb has that computes for longer."""
-
-    threads: int | None = None  # cores to compute with; all of them, or OMP_NUM_THREADS, where it is not said
+from ami.cli.verb import Heavy, Verb
+from ami.cli.watching import Watch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +74,7 @@ class Suites(Verb):
 
     def run(self) -> Outcome:
         """Say what there is."""
-        from ami.evaluation.suites.control import SUITES
+        from ami.evaluation.suites import SUITES
 
         return listed({name: ", ".join(f"{each.name} × {n}" for each, n in s.asked) for name, s in SUITES.items()})
 
@@ -257,7 +234,7 @@ class Eval(Heavy):
     out: Path  # folder of the new report
     n: int | None = None  # episodes for each question, in place of the suite's number
     seed: int = 0  # of the fresh episodes
-    data: tuple[Path, ...] = ()  # a store of rooms to draw film strips from; one of robots to ask its held-out episodes
+    data: tuple[Path, ...] = ()  # stores: of rooms to draw film strips from, of robots or of films to ask about them
 
     def run(self) -> Outcome:
         """Ask it."""
@@ -266,7 +243,7 @@ class Eval(Heavy):
         from ami.data.episodes import Store
         from ami.evaluation.ask import Question
         from ami.evaluation.report import read_report, table, write_report
-        from ami.evaluation.suites.control import SUITES
+        from ami.evaluation.suites import SUITES
 
         choose("suite", self.suite, SUITES)
         refuse_used(self.out)
@@ -374,4 +351,5 @@ VERBS: dict[str, type] = {
     "eval": Eval,
     "compare": Compare,
     "plan": Plan,
+    "watch": Watch,
 }

@@ -16,10 +16,9 @@ from ami.evaluation.benchmark import Answer, Asking, Progress, Suite
 from ami.evaluation.decoder import fit_decoder
 from ami.evaluation.report import Checkpoint, Code, Report, this_machine
 from ami.evaluation.report import Suite as SuiteName
-from ami.evaluation.suites.control import SUITES
+from ami.evaluation.suites import SUITES
 from ami.evaluation.suites.robots import NextLatent
 from ami.models import checkpoint
-from ami.models.jepa import JEPA
 from ami.types import Clip, WorldModel
 
 
@@ -46,6 +45,7 @@ def ask(
     *,
     rooms: Store | None = None,
     robots: Clip | None = None,
+    films: Store | None = None,
     collect_seconds: float | None = None,
     curves: Sequence[Mapping[str, Any]] = (),
     commands: Sequence[str] = (),
@@ -54,12 +54,13 @@ def ask(
     """Everything in one report, under one digest.
 
     ``rooms`` are pictures that the decoder of the film strips learns to draw (no strips without), ``robots`` held-out
-    episodes, one in each row, for ``bridge/next-latent``; ``curves`` are the training's metrics.
+    episodes, one in each row, for ``bridge/next-latent``, ``films`` recordings for suites that ask about real films;
+    ``curves`` are the training's metrics.
     """
     model, came_from = checkpoint.load(folder), checkpoint.read_provenance(folder)
     suite = suite_named(question.suite)
     decode = None if rooms is None else fit_decoder(model, rooms)
-    asking = Asking(question.seed, _untrained(model), question.baseline_n, decode, strips=3, progress=progress)
+    asking = Asking(question.seed, untrained(model), question.baseline_n, decode, films=films, progress=progress)
     answer = Answer(())
     for benchmark, n in suite.asked:
         answer += benchmark.run(model, n if question.n is None else question.n, asking)
@@ -96,11 +97,12 @@ def held_out_clip(store: Store, episodes: Sequence[int]) -> Clip:
     return store.clips(np.array([[episode, 0] for episode in episodes]), shortest)
 
 
-def _untrained(model: WorldModel) -> WorldModel:
-    assert isinstance(model, JEPA)
+def untrained(model: WorldModel, kinds: checkpoint.Kinds = checkpoint.MODELS) -> WorldModel:
+    """The same architecture with fresh weights, of any kind that a checkpoint can hold."""
+    kind = next(kind for _, kind in kinds.values() if type(model) is kind)
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(0)
-        return JEPA(model.config).eval()
+        return kind(model.config).eval()
 
 
 def _notes(answer: Answer) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ami import files
+from ami.data.episodes import Store
 from ami.evaluation.report import Strip
 from ami.types import Latent, Result, WorldModel
 
@@ -27,6 +28,7 @@ class Asking:
     baseline_n: int | None = None  # at most so many episodes of the baselines that plan: they cost as much as the model
     decode: Decoder | None = None  # to show in film strips what was imagined
     strips: int = 3  # film strips of each benchmark
+    films: Store | None = None  # recordings without actions, for benchmarks that ask about real films
     progress: Progress | None = None
 
     def tell(self, what: str, done: int, total: int) -> None:
@@ -70,6 +72,7 @@ class Suite:
 
     name: str
     asked: tuple[tuple[Benchmark, int], ...]
+    real_films: bool = False  # it asks about recordings, which must be at hand: what they are is no part of it
 
     @property
     def document(self) -> Mapping[str, Any]:

@@ -102,6 +102,71 @@ def bootstrap_ratio(
     return _around(float(ratio), float(drawn.low), float(drawn.high))
 
 
+def auroc(positive: Float[np.ndarray, "p"], negative: Float[np.ndarray, "n"]) -> float:
+    """How often a positive has a higher score than a negative; a tie counts as half.
+
+    Source: Hanley and McNeil 1982, "The meaning and use of the area under a receiver operating characteristic curve".
+    """
+    ranks = stats.rankdata(np.concatenate([positive, negative]))
+    count = len(positive)
+    return float((ranks[:count].sum() - count * (count + 1) / 2) / (count * len(negative)))
+
+
+def bootstrap_auroc(
+    positive: Float[np.ndarray, "n"],
+    negative: Float[np.ndarray, "n"],
+    clusters: Int[np.ndarray, "n"],
+    rng: np.random.Generator,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+) -> Interval:
+    """AUROC of pairs, with a percentile interval that redraws whole clusters (films, say).
+
+    Where all positives are above all negatives no redrawing would ever differ: each cluster then counts as one
+    observation of an exact interval.
+    """
+    if not (np.isfinite(positive).all() and np.isfinite(negative).all()):
+        raise ValueError("a score is NaN or infinite, so nothing can be ranked; find out why before asking")
+    value = auroc(positive, negative)
+    names = np.unique(clusters)
+    if len(names) < 2:
+        raise ValueError(f"{len(names)} cluster came; a bootstrap needs two or more to see how much they differ")
+    if value in (0.0, 1.0):
+        return clopper_pearson(len(names) * int(value), len(names), confidence)
+    members = [np.flatnonzero(clusters == name) for name in names]
+    drawn = []
+    for chosen in rng.integers(len(names), size=(resamples, len(names))):
+        rows = np.concatenate([members[k] for k in chosen])
+        drawn.append(auroc(positive[rows], negative[rows]))
+    tail = (1 - confidence) / 2
+    return _around(value, *map(float, np.quantile(drawn, [tail, 1 - tail])))
+
+
+def bootstrap_r2(
+    predicted: Float[np.ndarray, "n quantity"],
+    truth: Float[np.ndarray, "n quantity"],
+    rng: np.random.Generator,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+) -> Interval:
+    """The share of the truth's variance that is explained, mean over quantities, redrawing whole rows (films).
+
+    1 is perfect, 0 is what saying the mean always has, and below 0 is worse than that.
+    """
+    error, n = (predicted - truth) ** 2, len(truth)
+    middle = truth - truth.mean(0)
+
+    def explained(weight: Float[np.ndarray, "draws n"]) -> Float[np.ndarray, "draws"]:
+        spread = weight @ middle**2 - (weight @ middle) ** 2 / n
+        return (1 - weight @ error / spread).mean(1)
+
+    drawn = explained(rng.multinomial(n, np.full(n, 1 / n), resamples).astype(float))
+    tail = (1 - confidence) / 2
+    return _around(float(explained(np.ones((1, n)))[0]), *map(float, np.quantile(drawn, [tail, 1 - tail])))
+
+
 def share_by_cluster(
     wins: Float[np.ndarray, "n"], clusters: Int[np.ndarray, "n"], rng: np.random.Generator
 ) -> Interval:

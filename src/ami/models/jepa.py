@@ -81,6 +81,7 @@ class JEPA(WorldModel):
         self.config = config
         self.embodiments = config.embodiments
         self.latent_shape = (2, config.dim)
+        self.frames, self.picture = config.tubelet, config.picture
         names = tuple(sorted(config.embodiments))
         self.encoder = StepEncoder(
             picture=config.picture,

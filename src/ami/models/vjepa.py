@@ -66,6 +66,7 @@ class VJEPA(WorldModel):
         if acting := [name for name, body in config.embodiments.items() if body.action_dim]:
             raise ValueError(f"'{acting[0]}' has actions, and a V-JEPA only watches; train a JEPA")
         self.config, self.embodiments, self.causal = config, config.embodiments, config.causal
+        self.frames, self.picture = config.tubelet, config.picture
         side = config.picture // config.patch
         self.latent_shape = (side**2, config.width)
         quarter = config.width // 4

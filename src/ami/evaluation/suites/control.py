@@ -320,11 +320,8 @@ def _outcome(played: Played, row: int, far: Float[np.ndarray, "steps+1"], near: 
 _CROSS: tuple[Benchmark, ...] = tuple(RoomsBenchmark(family) for family in FAMILIES)
 _SAME: tuple[Benchmark, ...] = tuple(RoomsBenchmark(family, cross_room=False) for family in FAMILIES)
 
-SUITES: dict[str, Suite] = {
-    suite.name: suite
-    for suite in (
-        Suite("rooms", tuple((each, 200) for each in _CROSS)),
-        Suite("rooms-same", tuple((each, 200) for each in _SAME)),
-        Suite("rooms-quick", tuple((each, 50) for each in _CROSS)),
-    )
-}
+SUITES: tuple[Suite, ...] = (
+    Suite("rooms", tuple((each, 200) for each in _CROSS)),
+    Suite("rooms-same", tuple((each, 200) for each in _SAME)),
+    Suite("rooms-quick", tuple((each, 50) for each in _CROSS)),
+)
