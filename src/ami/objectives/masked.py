@@ -1,4 +1,4 @@
-"""V-JEPA's objective: fill in the hidden tokens of a film, in the space of what a teacher perceives."""
+"""Masked prediction, V-JEPA's objective: fill in the hidden tokens of a film, in the space of what is perceived."""
 
 from __future__ import annotations
 
@@ -135,7 +135,8 @@ class Masked(Objective):
 def draw_masks(maskings: tuple[Masking, ...], clip: Clip, grid: Grid, generator: torch.Generator) -> list[Mask]:
     """One mask of each kind for this process's rows; all processes draw those of the whole batch, alike."""
     here = slice(parallel.rank() * len(clip), (parallel.rank() + 1) * len(clip))
-    return [masking.draw(len(clip) * parallel.size(), grid, generator).rows(here) for masking in maskings]
+    drawn = [masking.draw(len(clip) * parallel.size(), grid, generator).rows(here) for masking in maskings]
+    return [mask.to(clip.times.device) for mask in drawn]
 
 
 def take(

@@ -6,7 +6,6 @@ rows of a batch hide the same number of tokens, so that a batch is a plain tenso
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +29,10 @@ class Mask:
     def rows(self, index: slice) -> Mask:
         """Some of the rows: a process's part of the global batch."""
         return Mask(self.visible[index], self.hidden[index])
+
+    def to(self, device: torch.device) -> Mask:
+        """The same mask on another device."""
+        return Mask(self.visible.to(device), self.hidden.to(device))
 
 
 @dataclass(frozen=True)
@@ -124,11 +127,6 @@ def covers(mask: Mask, grid: Grid) -> tuple[Bool[Tensor, "batch slots rows colum
     shape = (len(mask.visible), grid.slots, grid.rows, grid.columns)
     blank = torch.zeros(len(mask.visible), grid.slots * grid.tokens, dtype=torch.bool)
     return blank.scatter(1, mask.visible, True).view(shape), blank.scatter(1, mask.hidden, True).view(shape)
-
-
-def draw_all(maskings: Sequence[Masking], batch: int, grid: Grid, generator: torch.Generator) -> list[Mask]:
-    """One mask of each kind, for the same clips."""
-    return [masking.draw(batch, grid, generator) for masking in maskings]
 
 
 def _through_time(places: Int[Tensor, "batch places"], grid: Grid) -> Int[Tensor, "batch tokens"]:
