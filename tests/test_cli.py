@@ -33,6 +33,7 @@ from ami.evaluation.suites import SUITES
 from ami.evaluation.suites.control import RoomsBenchmark
 from ami.models import checkpoint
 from ami.planning.sampling import SamplingSettings
+from ami.recipes import RECIPES
 from ami.recipes.baby import SETTINGS, BabySettings
 from ami.recipes.common import sides
 from ami.worlds import gym
@@ -125,7 +126,7 @@ def inside(folder: Path) -> list[str]:
 
 
 def test_what_there_is_is_listed(ami) -> None:
-    for verb, known in (("worlds", WORLDS), ("recipes", SETTINGS), ("suites", SUITES)):
+    for verb, known in (("worlds", WORLDS), ("recipes", RECIPES), ("suites", SUITES)):
         listed = ami(verb, "--json").document
         assert {each["name"] for each in listed} == set(known)
         assert all(len(each["description"]) > 20 for each in listed)

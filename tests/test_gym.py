@@ -125,7 +125,10 @@ def test_worlds_have_names() -> None:
     recording = record("two-rooms/door", 2, 5, 0)
     assert recording.truth_names == ("agent_x", "agent_y", "wall_x", "door_y")
     assert len(recording.episodes) == 2
-    assert set(WORLDS) == {"two-rooms/fixed", "two-rooms/door", "two-rooms/wall"}
+    assert set(WORLDS) == {"two-rooms/fixed", "two-rooms/door", "two-rooms/wall", "drawn-films"}
+    films = record("drawn-films", 2, 4, 0)
+    assert (films.embodiment.action_dim, len(films.episodes)) == (0, 2)
+    assert len(films.truth_names) == films.episodes[0].truth.shape[1]
     gym = record("gym:ami/TwoRooms-wall-v0", 1, 3, 0)
     assert gym.embodiment.name == "gym:ami/TwoRooms-wall-v0"
     with pytest.raises(ValueError, match="two-rooms/door"):

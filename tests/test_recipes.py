@@ -11,10 +11,12 @@ from ami.data.ingest import ingest
 from ami.evaluation.ask import held_out_clip
 from ami.evaluation.suites.robots import NextLatent
 from ami.models import checkpoint
-from ami.models.jepa import JEPA
+from ami.models.vjepa import VJEPA
+from ami.objectives.masked import MaskedSettings
 from ami.recipes import RECIPES
-from ami.recipes.baby import BabySettings, baby, bridge, video
+from ami.recipes.baby import BabySettings, baby, bridge
 from ami.recipes.common import by_embodiment, gauge_clips, measured, sides
+from ami.recipes.films import BABY, VIDEO, resolved, video
 from ami.training.run import read_metrics, train
 from ami.types import Embodiment
 from tiny_stores import TINY, film_store, robot_store, rooms_store
@@ -67,11 +69,23 @@ def test_the_most_plentiful_experience_has_the_largest_batch(rooms: Store, films
 def test_specialists_learn_from_their_kind(films: Store, robots: Store, tmp_path: Path) -> None:
     assert {"baby": baby, "video": video, "bridge": bridge} == RECIPES
     few = replace(TINY, steps=2, refine=2)
-    seen = checkpoint.load(train(video([films], 0, replace(few, window=2)), tmp_path / "video"))
-    assert isinstance(seen, JEPA)
-    assert seen.config.window == 2
+    with_teacher = replace(BABY, masked=0.3, momentum=0.996)
+    settings = replace(VIDEO, steps=2, batch=4, objective=with_teacher)
+    seen = checkpoint.load(train(video([films], 0, settings), tmp_path / "video"))
+    assert isinstance(seen, VJEPA)
+    last = read_metrics(tmp_path / "video")[-1]
+    assert {"film/masked", "film/points", "film/gauge/rank_0", "film/gauge/deviation_0"} <= set(last)
+    assert last["gauge/mask_ratio_0"] == 0.5
+    assert 0 < last["gauge/teacher_distance"] < 0.1
     moved = checkpoint.load(train(bridge([robots], 0, few), tmp_path / "bridge"))
     assert set(moved.embodiments) == {"widowx"}
+
+
+def test_only_the_baby_is_taught_by_points() -> None:
+    baby, large = resolved(VIDEO), resolved(replace(VIDEO, size="large", precision="fp32"))
+    assert baby.objective is not None
+    assert baby.objective.points is not None
+    assert (large.depth, large.objective) == (None, MaskedSettings())
 
 
 def test_mixtures_that_make_no_sense_are_refused(rooms: Store, films: Store, robots: Store, tmp_path: Path) -> None:

@@ -197,6 +197,10 @@ class Objective(nn.Module):
     def after_step(self, model: WorldModel) -> None:
         """Called once after every optimiser step; here a teacher follows its student."""
 
+    def gauges(self, model: WorldModel) -> dict[str, float]:
+        """How it goes, in numbers that are not to be minimised: for the log."""
+        return {}
+
 
 class Cost(Protocol):
     """What the agent would rather avoid. What belongs to each plan (its goal, say) is a row of the cost's own.

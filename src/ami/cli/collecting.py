@@ -21,6 +21,7 @@ WORLDS = {
     "two-rooms/door": "the same; the door is somewhere else in each episode",
     "two-rooms/wall": "the same; wall and door are somewhere else in each episode",
     ALL: "the three families in equal shares, in one store",
+    "drawn-films": "movers over a textured background; the camera pans in half of the films, nobody acts",
     "gym:ID": "any Gymnasium environment with pixels, by its id, acting at random",
 }
 _TOGETHER = 60  # episodes that are held in memory at once

@@ -22,7 +22,7 @@ from ami.models.jepa import JEPA
 from ami.planning.costs import GoalDistance
 from ami.planning.sampling import SamplingPlanner
 from ami.types import Clip, Plan, WorldModel
-from ami.worlds import gym, rooms
+from ami.worlds import rooms
 
 
 def plan(
@@ -38,7 +38,7 @@ def plan(
     if (world is None) == (start is None and goal is None) or (start is None) != (goal is None):
         raise ValueError("give a world with --world, or two pictures with --start and --goal, and not both")
     if world is not None:
-        choose("world to plan in", world, gym.WORLDS)
+        choose("world to plan in", world, [f"two-rooms/{family}" for family in rooms.FAMILIES])
     model = checkpoint.load(checkpoint_in(folder))
     if start and goal:
         body = _who(model, embodiment)

@@ -12,19 +12,22 @@ from ami.cli.show import Bars, Outcome, listing
 from ami.data.episodes import Store
 from ami.recipes import RECIPES, scale
 from ami.recipes.baby import SETTINGS, BabySettings
+from ami.recipes.films import VIDEO, FilmSettings
 from ami.training.estimate import UTILISATION, Cluster
 from ami.training.run import Tick
 from ami.training.run import train as train_recipe
 
 
-def settings_of(recipe: str, size: str | None = None, steps: int | None = None) -> BabySettings:
+def settings_of(recipe: str, size: str | None = None, steps: int | None = None) -> BabySettings | FilmSettings:
     """A recipe's settings, with another size, or with ``steps`` in all: its stages keep their proportion."""
-    settings = SETTINGS[recipe]
+    settings = SETTINGS.get(recipe, VIDEO)
     if size is not None:
         settings = replace(settings, size=size)
     if steps is not None:
         if steps < 2:
             raise ValueError(f"{steps} steps were asked for; at least 2 are needed, one for each stage")
+        if isinstance(settings, FilmSettings):
+            return replace(settings, steps=steps)
         first = round(steps * settings.steps / (settings.steps + settings.refine))
         first = min(max(first, 1), steps - 1)
         settings = replace(settings, steps=first, refine=steps - first)
@@ -38,7 +41,7 @@ def train(
     seed: int,
     bars: Bars,
     *,
-    settings: BabySettings,
+    settings: BabySettings | FilmSettings,
     resume: bool = False,
 ) -> tuple[Path, list[str]]:
     """Train by a recipe; the checkpoint's folder, and what the gauges advise at the end."""

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from ami.recipes.baby import baby, bridge, video
+from ami.recipes.baby import baby, bridge
+from ami.recipes.films import video
 from ami.training.run import Recipe
 
 RECIPES: dict[str, Callable[..., Recipe]] = {"baby": baby, "video": video, "bridge": bridge}

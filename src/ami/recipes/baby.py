@@ -1,4 +1,4 @@
-"""The one baby, and its two specialists: the same model and training, with fewer kinds of experience."""
+"""The one baby, and its specialist for robots: the same model and training, with fewer kinds of experience."""
 
 from __future__ import annotations
 
@@ -46,7 +46,6 @@ class BabySettings:
 # What each recipe begins from.
 SETTINGS = {
     "baby": BabySettings(),
-    "video": BabySettings(steps=300, refine=500, window=2, batch=32),
     "bridge": BabySettings(steps=300, refine=500, batch=32),
 }
 
@@ -56,25 +55,13 @@ def baby(stores: Sequence[Store], seed: int = 0, settings: BabySettings | None =
     return _grow("baby", by_embodiment(stores), seed, settings or SETTINGS["baby"])
 
 
-def video(stores: Sequence[Store], seed: int = 0, settings: BabySettings | None = None) -> Recipe:
-    """The same from films alone: no actions, the next latent is predicted from the last."""
-    found = by_embodiment(stores)
-    _only(found, "video", passive=True)
-    return _grow("video", found, seed, settings or SETTINGS["video"])
-
-
 def bridge(stores: Sequence[Store], seed: int = 0, settings: BabySettings | None = None) -> Recipe:
     """The same from robot episodes alone: the next latent under the action done."""
     found = by_embodiment(stores)
-    _only(found, "bridge", passive=False)
+    for name, store in found.items():
+        if not store.embodiment.action_dim:
+            raise ValueError(f"the recipe 'bridge' learns from episodes with actions; {store.folder} holds '{name}'")
     return _grow("bridge", found, seed, settings or SETTINGS["bridge"])
-
-
-def _only(stores: Mapping[str, Store], recipe: str, *, passive: bool) -> None:
-    for name, store in stores.items():
-        if (store.embodiment.action_dim == 0) != passive:
-            wanted = "films, which have no actions" if passive else "episodes with actions"
-            raise ValueError(f"the recipe '{recipe}' learns from {wanted}; {store.folder} holds '{name}'")
 
 
 def _grow(name: str, stores: Mapping[str, Store], seed: int, settings: BabySettings) -> Recipe:

@@ -61,11 +61,15 @@ def _statistics(values: np.ndarray, least: np.ndarray) -> tuple[tuple[float, ...
     return tuple(map(float, mean)), tuple(map(float, np.maximum(std, least)))
 
 
-def gauge_clips(stores: Mapping[str, Store], held: Mapping[str, Sequence[int]], steps: int) -> tuple[Clip, ...]:
+def gauge_clips(
+    stores: Mapping[str, Store], held: Mapping[str, Sequence[int]], steps: int, frames_per_step: int = 1
+) -> tuple[Clip, ...]:
     """One clip of held-out experience for each embodiment: the first window of up to 64 episodes."""
     clips = []
     for name, store in stores.items():
-        index = np.array([[episode, 0] for episode in held[name][:64] if store.episodes[episode].length >= steps])
+        index = np.array(
+            [[episode, 0] for episode in held[name][:64] if store.episodes[episode].length >= steps * frames_per_step]
+        )
         if len(index):
-            clips.append(store.clips(index, steps))
+            clips.append(store.clips(index, steps, frames_per_step))
     return tuple(clips)

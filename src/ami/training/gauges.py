@@ -32,7 +32,9 @@ def gauge(model: WorldModel, clip: Clip) -> dict[str, float]:
     values = model.encode(clip).values
     model.train(training)
     found = {}
-    for token, part in enumerate(values.unbind(2)):
+    # Two tokens may be two codes; the tokens of a grid are all of one kind.
+    codes = values.unbind(2) if values.shape[2] <= 2 else (values.flatten(1, 2),)
+    for token, part in enumerate(codes):
         flat = part.flatten(0, 1)
         found[f"rank_{token}"] = effective_rank(flat)
         found[f"deviation_{token}"] = float(flat.std(0).mean())

@@ -114,6 +114,7 @@ def fit(progress: Progress, stage: Stage, seed: int) -> Iterator[dict[str, float
         measured["frames_per_second"] = frames / (time.perf_counter() - began)
         if progress.step % stage.gauge_every == 0 or progress.step == stage.steps:
             measured |= _gauges(model, stage)
+            measured |= {f"gauge/{name}": value for name, value in objective.gauges(model).items()}
         yield measured
     model.eval()
 

@@ -29,6 +29,7 @@ _MOVERS = 4  # at most; A and B come first
 _COLOURS = np.array([[205, 60, 60], [60, 75, 205], [60, 170, 70], [60, 170, 70]], np.float32)
 _SPREAD = 40.0  # of each colour channel, either way
 _CELLS = 8.0, 3.0  # px between the knots of the background's two octaves
+_CONTRAST = 40.0  # of each octave in each colour channel, either way
 _CHUNK = 8  # films drawn at a time: what a chunk needs stays in cache
 
 EMBODIMENT = Embodiment("drawn-film", step_seconds=0.1)
@@ -115,7 +116,7 @@ def _backgrounds(
         knots = int(np.ceil(wide / cell)) + 1
         at = np.arange(wide, dtype=np.float32)[:, None] / cell
         blend = np.clip(1.0 - np.abs(at - np.arange(knots, dtype=np.float32)), 0.0, 1.0)
-        noise = rng.uniform(-60.0, 60.0, (films, 3, knots, knots)).astype(np.float32)
+        noise = rng.uniform(-_CONTRAST, _CONTRAST, (films, 3, knots, knots)).astype(np.float32)
         texture = texture + np.moveaxis(blend @ noise @ blend.T, 1, -1)
     np.clip(texture, 0.0, 255.0, out=texture)
     # The view begins at the end of the texture that it will pan away from.

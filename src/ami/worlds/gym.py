@@ -15,7 +15,7 @@ from PIL import Image
 
 from ami.data.episodes import Episode
 from ami.types import Embodiment
-from ami.worlds import rooms, rooms_env
+from ami.worlds import films, rooms, rooms_env
 
 FPS = 30.0  # of an environment whose metadata do not say "render_fps"
 PREFIX = "gym:"
@@ -189,9 +189,14 @@ def _rooms(family: str) -> Callable[[int, int, int], Recording]:
     return record_rooms
 
 
+def _record_films(episodes: int, steps: int, seed: int) -> Recording:
+    return Recording(films.EMBODIMENT, films.collect(episodes, steps, seed), films.TRUTH)
+
+
 # Name to how it is recorded, from (episodes, steps, seed). Any "gym:ID" is a world too.
 WORLDS: Mapping[str, Callable[[int, int, int], Recording]] = {
-    f"two-rooms/{family}": _rooms(family) for family in rooms.FAMILIES
+    **{f"two-rooms/{family}": _rooms(family) for family in rooms.FAMILIES},
+    "drawn-films": _record_films,
 }
 
 

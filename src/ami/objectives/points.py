@@ -1,0 +1,161 @@
+"""Where things are: a few points found in the pictures of a film, and what keeps them worth predicting.
+
+A film's tokens tell texture before they tell anything else, and what a still background shows is known already; taking
+each film's temporal mean away removes it only while the camera stands. A *point* has no such trouble: it is a place in
+the picture, the centre of mass of one learned map, and can say nothing but where something is. Points that move, that
+go straight on, and that do not move together are movers, whatever the camera does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ami import parallel
+from ami.models.vjepa import VJEPAConfig
+from ami.nn.tokenizers import PATCH, patches
+from ami.objectives.masks import Mask
+
+_PIECE = 4  # px on a side of what is looked at by itself
+_FAR = 0.1  # half pictures: a point that stays nearer than this to its mean place is hardly worth reading
+_LEAST = 0.02  # half pictures: who moves less is measured as if it moved so much
+
+
+class Points(nn.Module):
+    """A small network looks at each 4 x 4 px piece of a slot by itself; a softmax over pieces makes each point's map.
+
+    Nothing but the place of a map's centre gets out. Source: the soft arg-max of Finn et al. 2016, "Deep spatial
+    autoencoders", section V-A.
+    """
+
+    places: Tensor
+
+    def __init__(self, *, picture: int, tubelet: int, count: int, width: int = 32) -> None:
+        super().__init__()
+        self.look = nn.Linear(tubelet * 3 * _PIECE**2, width)
+        self.think = nn.Linear(width, width)
+        self.maps = nn.Linear(width, count)
+        self.register_buffer("places", _places(picture), persistent=False)
+
+    def forward(
+        self, video: UInt8[Tensor, "batch slots tubelet 3 height width"]
+    ) -> Float[Tensor, "batch slots points 2"]:
+        """Right and down, in half pictures from the middle: -1 to 1."""
+        pixels = patches(video.flatten(0, 1)).to(self.look.weight.dtype).sub_(127.5).mul_(1 / 64)
+        hidden = torch.relu(self.look(pixels))
+        said = self.maps(hidden + torch.relu(self.think(hidden))).float()
+        chances = torch.softmax(said.view(*video.shape[:2], len(self.places), -1), 2)
+        return chances.transpose(2, 3) @ self.places
+
+
+def _places(picture: int) -> Float[Tensor, "pieces 2"]:
+    """The centre of each piece, in the order in which :func:`ami.nn.tokenizers.patches` cuts them."""
+    side, fine = picture // PATCH, picture // _PIECE
+    at = (torch.arange(fine) + 0.5) * (2 / fine) - 1
+    raster = torch.stack([at.repeat(fine), at.repeat_interleave(fine)], -1)
+    return raster.view(side, 2, 2, side, 2, 2, 2).permute(0, 3, 1, 4, 2, 5, 6).reshape(-1, 2)
+
+
+def spread(points: Float[Tensor, "batch slots points 2"]) -> Float[Tensor, "batch points"]:
+    """The variance of each point within its film, mean of both axes."""
+    return (points - points.mean(1, keepdim=True)).square().mean((1, 3))
+
+
+def in_spreads(points: Float[Tensor, "batch slots points 2"]) -> Float[Tensor, "batch 1 points 1"]:
+    """What to divide distances by, so that a fast mover counts no more than a slow one."""
+    return (spread(points) + _LEAST**2).sqrt()[:, None, :, None]
+
+
+def crookedness(points: Float[Tensor, "batch slots points 2"]) -> Float[Tensor, ""]:
+    """How far each point is from halfway between where it was and where it will be, in its own spreads, squared.
+
+    Zero for whoever goes straight on at an even pace. Source: the straightening of Goroshin et al. 2015, equation 4.
+    """
+    bend = points[:, 1:-1] - (points[:, :-2] + points[:, 2:]) / 2
+    return (bend / in_spreads(points)).square().mean()
+
+
+def stillness(points: Float[Tensor, "batch slots points 2"], at_least: float = 0.25) -> Float[Tensor, ""]:
+    """How much the deviation of each point within its film falls short of ``at_least`` half pictures, as a share.
+
+    Source: the variance hinge of VICReg (Bardes et al. 2022, equation 1), over time.
+    """
+    return functional.relu(1 - (spread(points) + 1e-6).sqrt() / at_least).mean()
+
+
+def togetherness(points: Float[Tensor, "batch slots points 2"]) -> Float[Tensor, ""]:
+    """The squared correlations of the ways that different points go: small when each follows something else.
+
+    Over the films of all ranks. Source: the covariance term of VICReg (equation 3).
+    """
+    way = (points - points.mean(1, keepdim=True)) / in_spreads(points)
+    rows = way.transpose(2, 3).flatten(0, 2)
+    matrix = parallel.mean(rows.T @ rows / len(rows))
+    return (matrix.square().sum() - matrix.diagonal().square().sum()) / points.shape[2]
+
+
+@dataclass(frozen=True)
+class PointSettings:
+    """How many points are looked for, and the weight of each loss."""
+
+    count: int = 8
+    crooked: float = 1.0
+    still: float = 1.2  # much more makes points jitter in order to move; much less lets them rest
+    together: float = 1.0
+    read: float = 1.0  # error of the points read from what was seen and from what was filled in
+
+
+class Pointing(nn.Module):
+    """Finds points in pictures, and asks the model's tokens for them: of the slots it sees, and of those it fills in.
+
+    What is found, and how it goes on, is a target like a teacher's: no gradient of the reading passes into it. One
+    linear map reads both kinds of slots, so what the predictor fills in must speak the encoder's language.
+    """
+
+    def __init__(self, config: VJEPAConfig, settings: PointSettings) -> None:
+        super().__init__()
+        if config.patch != PATCH:
+            raise ValueError(f"points are looked for beside tokens of {PATCH} px, and this model's have {config.patch}")
+        self.settings, self.tokens = settings, (config.picture // PATCH) ** 2
+        self.points = Points(picture=config.picture, tubelet=config.tubelet, count=settings.count)
+        self.read = nn.Linear(self.tokens * config.width, 4 * settings.count)
+
+    def find(self, video: UInt8[Tensor, "batch slots tubelet 3 height width"]) -> Float[Tensor, "batch slots points 2"]:
+        """Where the points are in each slot."""
+        return self.points(video)
+
+    def losses(self, found: Float[Tensor, "batch slots points 2"]) -> dict[str, Tensor]:
+        """What keeps the points worth predicting."""
+        weigh = self.settings
+        return {
+            "crooked": weigh.crooked * crookedness(found),
+            "still": weigh.still * stillness(found),
+            "together": weigh.together * togetherness(found),
+        }
+
+    def error(
+        self,
+        found: Float[Tensor, "batch slots points 2"],
+        mask: Mask,
+        context: Float[Tensor, "batch kept width"],
+        guess: Float[Tensor, "batch masked width"],
+    ) -> Float[Tensor, ""]:
+        """The squared error of what is read, over each point's variance, mean of seen and hidden slots.
+
+        For masks that hide whole slots: tokens come slot by slot.
+        """
+        target = torch.cat([found, torch.gradient(found, dim=1)[0]], 2).detach()  # places, and ways of a slot
+        least = torch.tensor([_FAR, _FAR / 5], device=found.device).repeat_interleave(found.shape[2])[:, None]
+        scale = target.var((0, 1), keepdim=True) + least.square()
+        errors = []
+        for tokens, number in ((context, mask.visible), (guess, mask.hidden)):
+            slot = number[:, :: self.tokens] // self.tokens
+            # Adam moves every weight alike, and there are many: unscaled, what is read would leap at each step.
+            read = self.read(tokens.unflatten(1, (-1, self.tokens)).flatten(2) / self.tokens).float()
+            wanted = target[torch.arange(len(found), device=found.device)[:, None], slot]
+            errors.append(((read.view_as(wanted) - wanted).square() / scale).mean())
+        return self.settings.read * torch.stack(errors).mean()

@@ -1,0 +1,83 @@
+"""Points are where the maps say, and each penalty falls on what moves by itself and rises on what does not."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from ami.objectives.points import Points, crookedness, stillness, togetherness
+
+
+def drawn(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def straight(films: int = 64, slots: int = 8, points: int = 3) -> Tensor:
+    """Points that go straight on, each its own way."""
+    start, velocity = torch.randn(2, films, 1, points, 2, generator=drawn()) * 0.3
+    return start + velocity * torch.arange(slots)[:, None, None]
+
+
+def test_a_point_is_where_its_map_is_bright() -> None:
+    """A network that answers to brightness finds a white square on black, wherever it is."""
+    finder = Points(picture=64, tubelet=2, count=1, width=4)
+    for parameter in finder.parameters():
+        torch.nn.init.zeros_(parameter)
+    torch.nn.init.constant_(finder.look.weight, 1.0)
+    torch.nn.init.constant_(finder.maps.weight, 1.0)
+    for x, y in ((8, 8), (40, 20), (52, 60)):
+        video = torch.zeros(1, 1, 2, 3, 64, 64, dtype=torch.uint8)
+        video[..., y - 4 : y + 4, x - 4 : x + 4] = 255
+        assert finder(video).flatten().tolist() == pytest.approx([x / 32 - 1, y / 32 - 1], abs=1e-4)
+
+
+def test_who_goes_straight_is_not_crooked() -> None:
+    noise = torch.randn(64, 8, 3, 2, generator=drawn(1))
+    assert float(crookedness(straight())) < 1e-6
+    assert float(crookedness(noise)) == pytest.approx(1.5 / (7 / 8), rel=0.1)  # a bend's variance over a film's
+    assert float(crookedness(straight())) < float(crookedness(straight() + 0.05 * noise))
+
+
+def test_crookedness_does_not_ask_how_fast() -> None:
+    wavy = straight() + 0.2 * torch.randn(64, 8, 3, 2, generator=drawn(1))
+    assert float(crookedness(wavy)) == pytest.approx(float(crookedness(3 * wavy)), rel=0.05)
+
+
+def test_who_stands_is_still_and_who_moves_enough_is_not() -> None:
+    assert float(stillness(torch.zeros(4, 8, 3, 2))) == pytest.approx(1.0, abs=0.01)
+    swinging = torch.tensor([-0.3, 0.3]).repeat(4)[None, :, None, None].expand(4, 8, 3, 2)
+    assert float(stillness(swinging)) == 0.0
+    assert 0.0 < float(stillness(swinging * 0.5)) < 1.0
+
+
+def test_who_goes_together_is_told_apart() -> None:
+    alone, points = straight(512), straight(512)
+    together = points[:, :, :1].expand_as(points) + 3.0 * torch.arange(3)[:, None]  # same way, other places
+    assert float(togetherness(alone)) < 0.05
+    assert float(togetherness(together)) == pytest.approx(2.0, rel=0.05)
+
+
+def test_learning_finds_a_mover_over_a_texture() -> None:
+    """A red square over grey noise: a hundred steps without a label, and a point follows it."""
+    films, slots = 48, 6
+    texture = torch.randint(60, 196, (films, 1, 1, 1, 64, 64), generator=drawn(2)).expand(-1, slots, 1, 3, -1, -1)
+    video = texture.contiguous().to(torch.uint8)
+    start, turn = 20 + 24 * torch.rand(films, 2, generator=drawn(3)), torch.rand(films, generator=drawn(4)) * 6.28
+    path = start[:, None] + 3 * torch.arange(slots)[:, None] * torch.stack([turn.cos(), turn.sin()], -1)[:, None]
+    for film in range(films):
+        for slot in range(slots):
+            x, y = path[film, slot].int().tolist()
+            video[film, slot, 0, :, y - 4 : y + 4, x - 4 : x + 4] = torch.tensor([230, 40, 40])[:, None, None]
+    with torch.random.fork_rng():
+        torch.random.default_generator.manual_seed(0)
+        finder = Points(picture=64, tubelet=1, count=2)
+    adam = torch.optim.Adam(finder.parameters(), 1e-2)
+    for _ in range(100):
+        found = finder(video[:32])
+        loss = crookedness(found) + 2 * stillness(found, 0.15) + togetherness(found)
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    found, way = finder(video[32:]).detach(), path[32:] / 32 - 1
+    gone, went = found - found.mean(1, keepdim=True), way - way.mean(1, keepdim=True)
+    shared = [float(torch.corrcoef(torch.stack([gone[:, :, i].flatten(), went.flatten()]))[0, 1]) for i in (0, 1)]
+    assert max(shared) > 0.9
