@@ -90,6 +90,16 @@ class Clip:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """A recording, or the end of one, that did not come in: it goes with the data into the checkpoint's papers."""
+
+    name: str
+    why: str
+    seconds: float | None = None  # of experience that were lost with it; None: nobody can say
+    clips: int | None = None  # that would have been cut from it side by side; known once it is known how long clips are
+
+
+@dataclass(frozen=True)
 class Latent:
     """What a model perceived, or imagines, at each step. A global state has ``tokens = 1``."""
 

@@ -65,8 +65,13 @@ class Crop:
         return [(int(t), int(x), int(h), int(w)) for t, x, h, w in zip(top, left, tall, wide, strict=True)]
 
 
+def uncut(side: int) -> Crop:
+    """The crop that shows all of the picture."""
+    return Crop(side, scale=(1.0, 1.0), aspect=(1.0, 1.0), flip=0.0)
+
+
 def whole(clip: Clip, side: int) -> Clip:
     """The clip's whole pictures, brought to ``side`` pixels where they are of another size."""
     if clip.video is None or clip.video.shape[-2:] == (side, side):
         return clip
-    return Crop(side, scale=(1.0, 1.0), aspect=(1.0, 1.0), flip=0.0)(clip, np.zeros((len(clip), CHANCES)))
+    return uncut(side)(clip, np.zeros((len(clip), CHANCES)))

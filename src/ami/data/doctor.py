@@ -62,7 +62,7 @@ def info(store: Store) -> dict[str, Any]:
         "longest": max(sizes, default=0),
         "fields": {name: list(shape) for name, shape in store.fields.items()},
         "truth_names": list(store.truth_names),
-        "left_out": [list(pair) for pair in store.left_out],
+        "left_out": [{"name": each.name, "why": each.why, "seconds": each.seconds} for each in store.left_out],
     }
 
 

@@ -19,7 +19,7 @@ from ami import files, parallel
 from ami.models import checkpoint
 from ami.models.snapshot import load_state, save_state
 from ami.training.loop import Stage, advice, begin, fit
-from ami.types import WorldModel
+from ami.types import LeftOut, WorldModel
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Recipe:
     seed: int
     build: Callable[[], WorldModel]
     stages: tuple[Stage, ...]
+    left_out: tuple[LeftOut, ...] = ()  # of the data: what could not be read, or is shorter than a clip
 
     @property
     def document(self) -> dict[str, Any]:
@@ -161,4 +162,5 @@ def _provenance(recipe: Recipe, cpu_seconds: float) -> checkpoint.Provenance:
         seeds=(recipe.seed,),
         steps=recipe.steps,
         cpu_seconds=cpu_seconds,
+        left_out=recipe.left_out,
     )
