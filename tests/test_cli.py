@@ -445,7 +445,7 @@ def test_folders_that_hold_nothing_or_something_else(ami, made: Path, tmp_path: 
 def test_recordings_that_are_no_good(ami, tmp_path: Path) -> None:
     whole = film(tmp_path / "whole.mp4").read_bytes()
     bad = {
-        "cut.mp4": (whole[: len(whole) // 2], "damaged, or not a film"),
+        "cut.mp4": (whole[: len(whole) // 2], "it is damaged; copy it again"),
         "nothing.mp4": (b"", "is empty (0 bytes)"),
         "text.mp4": (b"once upon a time " * 100, "damaged, or not a film"),
     }

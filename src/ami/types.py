@@ -200,6 +200,8 @@ class WorldModel(nn.Module):
 class Objective(nn.Module):
     """What teaches a model, and is thrown away afterwards with all that it owns (projectors, heads, a teacher)."""
 
+    least_deviation: float = 0.1  # of latents between clips; with less they have collapsed, for what this one wants
+
     def losses(self, model: WorldModel, clip: Clip, generator: torch.Generator) -> dict[str, Tensor]:
         """Named scalar losses, already weighted: training minimises their sum. All ranks' generators draw alike."""
         raise NotImplementedError

@@ -43,7 +43,7 @@ class Crop:
             return clip
         height, width = video.shape[-2:]
         if height != width:
-            raise ValueError(f"crops are cut from square pictures and these are {height} x {width} px; ingest them anew")
+            raise ValueError(f"crops are cut from square pictures, and these are {height} x {width} px; ingest anew")
         made = torch.empty((*video.shape[:3], self.side, self.side, 3), dtype=torch.uint8).permute(0, 1, 2, 5, 3, 4)
         for row, (top, left, tall, wide) in enumerate(self.windows(height, chances)):
             seen = video[row, :, :, :, top : top + tall, left : left + wide].flatten(0, 1)

@@ -63,10 +63,8 @@ def ingest(
             if progress is not None:
                 progress(done, len(found))
             try:
-                episode, lost = (read_bridge(path), None) if body is WIDOWX else read_good_part(path, size=size, fps=fps)
-                if lost is not None and not skip_bad:
-                    raise ValueError(lost.why)
-                gathered.add(path, episode, lost)
+                read = (read_bridge(path), None) if body is WIDOWX else read_good_part(path, size=size, fps=fps)
+                gathered.add(path, *read, keep=skip_bad)
             except ValueError as error:
                 if not skip_bad:
                     raise ValueError(f"{error} (--skip-bad leaves such files out and goes on)") from error
@@ -121,7 +119,9 @@ class _Gathered:
         self._first: Episode | None = None
         self._seen: dict[str, Path] = {}
 
-    def add(self, path: Path, episode: Episode, lost: LeftOut | None = None) -> None:
+    def add(self, path: Path, episode: Episode, lost: LeftOut | None, *, keep: bool) -> None:
+        if lost is not None and not keep:
+            raise ValueError(lost.why)
         self._first = self._first or episode
         self.store.check(episode, self._first)
         known = self._seen.setdefault(episode.digest, path)
@@ -137,8 +137,7 @@ class _Gathered:
 
     def finish(self) -> Store:
         if not self._seen:
-            first = self.skipped[0]
-            raise ValueError(f"not one of {len(self.skipped)} files could be read; the first, {first.name}: {first.why}")
+            raise ValueError(f"not one of {len(self.skipped)} files could be read; the first: {self.skipped[0].why}")
         self._write()
         self.store.leave_out([*self.skipped, *self.shortened, *self.duplicates])
         return self.store

@@ -61,6 +61,7 @@ class Provenance:
     steps: int = 0  # of the optimiser
     cpu_seconds: float = 0.0  # spent on training, all processes together
     left_out: tuple[LeftOut, ...] = ()  # recordings that the data lacks, each with the reason
+    warnings: tuple[str, ...] = ()  # what its gauges said while it trained
     torch: str = str(torch.__version__)
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
