@@ -127,6 +127,24 @@ def test_bytes_that_were_changed_in_the_middle_of_a_film_are_written_down(tmp_pa
     assert np.array_equal(Store.open(tmp_path / "out").arrays(0)["video"], whole[: report.frames])
 
 
+def test_films_of_all_rates_show_the_same_moment_at_the_same_frame(tmp_path: Path) -> None:
+    """The same bright edge goes over the picture at 32 px a second, filmed by four cameras."""
+    for native, seconds in ((10, 1.0), (24, 1.625), (25, 1.2), (30, 0.7)):
+        edge = 32 * np.arange(int(native * seconds) + 1) / native
+        bright = np.arange(64) < edge[:, None]  # frame, column
+        pictures = np.where(bright[:, None, :, None], 230, 20).astype(np.uint8)
+        write_film(tmp_path / f"at{native}.mp4", np.broadcast_to(pictures, (len(edge), 64, 64, 3)), native)
+    ingest([tmp_path], tmp_path / "out", fps=10)
+    store = Store.open(tmp_path / "out")
+    assert [info.length for info in store.episodes] == [11, 17, 13, 8]
+    for number in range(4):
+        seen = (store.arrays(number)["video"][:, 32, :, 0] > 125).sum(1)
+        # A camera of 24 frames a second shows a moment that is up to 1/24 s old: 1.3 px.
+        np.testing.assert_allclose(seen, 3.2 * np.arange(len(seen)), atol=2.0)
+    clip = store.clips(np.array([[0, 2], [3, 2]]), 5)
+    assert np.allclose(clip.times, 0.2 + 0.1 * np.arange(5))
+
+
 def test_stores_of_before_say_no_seconds(tmp_path: Path) -> None:
     Store.create(tmp_path / "s", WIDOWX)
     index = json.loads((tmp_path / "s" / "index.json").read_text())
