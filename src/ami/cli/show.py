@@ -32,7 +32,9 @@ class Outcome:
     def show(self) -> None:
         """Print it for people."""
         width = None if sys.stdout.isatty() else _WIDTH
-        Console(width=width, markup=False, highlight=False).print(self.shown, soft_wrap=isinstance(self.shown, str))
+        console = Console(width=width, markup=False, highlight=False)
+        for part in self.shown.renderables if isinstance(self.shown, Group) else (self.shown,):
+            console.print(part, soft_wrap=isinstance(part, str | Text))  # sentences may hold paths
 
 
 class Bars:
@@ -129,11 +131,15 @@ def missing(left_out: Sequence[LeftOut], most: int | None = None) -> list[str]:
         return []
     known = [each.seconds for each in left_out if each.seconds is not None]
     unknown = len(left_out) - len(known)
-    cut = f" or {sum(each.clips or 0 for each in left_out)} clips" if any(each.clips for each in left_out) else ""
-    unsaid = f"; how much {unknown} of them held, nobody can say" if unknown else ""
-    more = [] if most is None or len(left_out) <= most else [f"  and {len(left_out) - most} more"]
-    named = [f"left out {each.name}: {each.why}" for each in left_out[:most]]
-    return [f"{len(left_out)} left out, of which {sum(known):.1f} s{cut} are known to be lost{unsaid}", *named, *more]
+    clips = f" ({sum(each.clips or 0 for each in left_out)} clips)" if any(each.clips for each in left_out) else ""
+    lost = [f"{sum(known):.1f} s{clips} lost"] if known else []
+    lost += [f"{unknown} of unknown length"] if unknown else []
+    more = [] if most is None or len(left_out) <= most else [f"and {len(left_out) - most} more"]
+    return [
+        f"{len(left_out)} left out: {', '.join(lost)}",
+        *(f"left out {each.name}: {each.why}" for each in left_out[:most]),
+        *more,
+    ]
 
 
 def listed(described: Mapping[str, str]) -> Outcome:

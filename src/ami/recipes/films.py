@@ -68,13 +68,14 @@ def video(stores: Sequence[Store], seed: int = 0, settings: FilmSettings = VIDEO
             )
     config = sized(settings.size, {name: store.embodiment for name, store in found.items()}, picture=settings.picture)
     config = config.model_copy(update={"causal": settings.causal, "depth": settings.depth or config.depth})
+    crops = {name: _crop(store, config, settings) for name, store in found.items()}
     train, held = {}, {}
     for name, store in found.items():
         train[name], held[name] = sides(store)
 
     def loader(model: VJEPA) -> Loader:
         sources = [
-            Source(store, config.slots, settings.batch, config.tubelet, train[name], _crop(store, config, settings))
+            Source(store, config.slots, settings.batch, config.tubelet, train[name], crops[name])
             for name, store in found.items()
         ]
         return Loader(sources, seed)
