@@ -141,7 +141,9 @@ def test_points_need_not_tell_tokens_apart_as_targets_do() -> None:
     model = VJEPA(SMALL)
     pointing = replace(WELL, masked=0.0, momentum=None, points=PointSettings())
     for deviation, settings, many in ((0.05, WELL, 1), (0.05, pointing, 0), (0.005, pointing, 1)):
-        found = examine({"drawn-film/gauge/deviation_0": deviation}, model, Masked(model, settings))
+        found = examine(
+            {"drawn-film/gauge/deviation_0": deviation}, model, Masked(model, settings), clips={"drawn-film": 9}
+        )
         assert len(found) == many
 
 
@@ -176,7 +178,7 @@ class Seer(WorldModel):
 def judged(model: Seer) -> tuple[dict[str, float], list[str]]:
     truth = torch.randn(16, 10, 4, generator=torch.Generator().manual_seed(0))
     found = gauge(model, Clip("toy", torch.zeros(16, 10), truth=truth))
-    said = examine({f"toy/gauge/{name}": value for name, value in found.items()}, model, Objective())
+    said = examine({f"toy/gauge/{name}": value for name, value in found.items()}, model, Objective(), clips={"toy": 16})
     return found, [each.at(7) for each in said]
 
 
@@ -208,5 +210,11 @@ def test_tokens_that_only_say_where_they_are_have_collapsed() -> None:
 
 def test_each_embodiment_is_judged_by_itself() -> None:
     measured = {"toy/gauge/deviation_0": 0.01, "robot/gauge/deviation_0": 1.0, "toy/prediction": 0.0}
-    (said,) = examine(measured, Seer(torch.eye(4)), Objective())
+    (said,) = examine(measured, Seer(torch.eye(4)), Objective(), clips={"toy": 9, "robot": 9})
     assert said.gauge == "toy/gauge/deviation_0"
+
+
+def test_of_two_films_nobody_can_say_how_many_dimensions_they_need() -> None:
+    for count, many in ((3, 0), (16, 1)):
+        found = examine({"toy/gauge/rank_0": 1.4}, Seer(torch.eye(4, 12)), Objective(), clips={"toy": count})
+        assert len(found) == many

@@ -29,17 +29,30 @@ class Ailment:
 
 
 def examine(
-    measured: Mapping[str, float], model: WorldModel, objective: Objective, done: float = 1.0
+    measured: Mapping[str, float],
+    model: WorldModel,
+    objective: Objective,
+    *,
+    clips: Mapping[str, int],
+    done: float = 1.0,
 ) -> tuple[Ailment, ...]:
-    """What is out of bounds among the gauges that were measured; ``done`` is the share of the stage that is over."""
+    """What is out of bounds among the gauges that were measured.
+
+    ``clips`` are the films, or walks, of each embodiment that were measured: a code of what does not change in a film
+    cannot use more dimensions than there are films. ``done`` is the share of the stage that is over.
+    """
     found: list[Ailment] = []
     for name, value in measured.items():
         of, mark, gauge = name.rpartition("gauge/")
         if not mark:
             continue
         body = of.removesuffix("/")
-        ail = _of_latents(gauge, value, body, model, objective) if body else _of_objective(gauge, value, done)
-        found += [Ailment(name, *each) for each in ail]
+        if body:
+            dim = model.part(body).latent_shape[1]
+            ails = _of_latents(gauge, value, f"'{body}'", dim, clips[body], objective.least_deviation)
+        else:
+            ails = _of_objective(gauge, value, done)
+        found += [Ailment(name, *each) for each in ails]
     return tuple(found)
 
 
@@ -61,21 +74,20 @@ def history(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 def _of_latents(
-    gauge: str, value: float, body: str, model: WorldModel, objective: Objective
+    gauge: str, value: float, body: str, dim: int, clips: int, least_deviation: float
 ) -> Iterator[tuple[str, str]]:
-    dim = model.part(body).latent_shape[1]
-    if gauge.startswith("deviation") and value < objective.least_deviation:
+    if gauge.startswith("deviation") and value < least_deviation:
         yield (
             "features collapsed",
-            f"{gauge} of '{body}' is {value:.3f} where {objective.least_deviation:g} or more is healthy: all that it "
+            f"{gauge} of {body} is {value:.3f} where {least_deviation:g} or more is healthy: all that it "
             "sees looks alike to it; raise the weight of a regulariser (gaussian, variance), or lower the rate, or let "
-            "the teacher follow more slowly",
+            "a teacher follow more slowly",
         )
     least = max(min(2.0, dim / 4), dim / 50)
-    if gauge.startswith("rank") and value < least:
+    if gauge.startswith("rank") and value < least < clips - 2:
         yield (
             "features flattened",
-            f"latents of '{body}' use {value:.1f} of {dim} dimensions ({gauge}) where {least:.1f} or more are healthy: "
+            f"latents of {body} use {value:.1f} of {dim} dimensions ({gauge}) where {least:.1f} or more are healthy: "
             "they tell little apart; raise the weight of a regulariser (gaussian, covariance, inverse)",
         )
 

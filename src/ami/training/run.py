@@ -96,7 +96,8 @@ def train(
         for measured in fit(progress, stage, recipe.seed * 1000 + number):
             now = time.process_time() - began + spent
             step, last = before + progress.step, progress.step == stage.steps
-            found = examine(measured, model, progress.objective, progress.step / stage.steps)
+            clips = {clip.embodiment: len(clip) for clip in stage.gauge_clips}
+            found = examine(measured, model, progress.objective, clips=clips, done=progress.step / stage.steps)
             row = {"stage": stage.name, "step": step, "cpu_seconds": now, **measured}
             log.add(row | ({"warnings": [asdict(each) for each in found]} if found else {}), last)
             watch(Tick(stage.name, step, recipe.steps, measured, tuple(each.at(step) for each in found)))
