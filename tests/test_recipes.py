@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ami.data.crops import Crop, uncut
 from ami.data.episodes import Episode, Store
 from ami.data.ingest import ingest
+from ami.data.video import FILM
 from ami.evaluation.ask import held_out_clip
 from ami.evaluation.suites.robots import NextLatent
 from ami.models import checkpoint
@@ -16,9 +18,9 @@ from ami.objectives.masked import MaskedSettings
 from ami.recipes import RECIPES
 from ami.recipes.baby import BabySettings, baby, bridge
 from ami.recipes.common import by_embodiment, gauge_clips, measured, sides
-from ami.recipes.films import BABY, VIDEO, resolved, video
-from ami.training.run import read_metrics, train
-from ami.types import Embodiment
+from ami.recipes.films import BABY, VIDEO, FilmSettings, resolved, video
+from ami.training.run import Tick, read_metrics, train
+from ami.types import Embodiment, LeftOut
 from tiny_stores import TINY, film_store, robot_store, rooms_store
 
 
@@ -86,6 +88,62 @@ def test_only_the_baby_is_taught_by_points() -> None:
     assert baby.objective is not None
     assert baby.objective.points is not None
     assert (large.depth, large.objective) == (None, MaskedSettings())
+
+
+def larger(folder: Path, side: int, frames: tuple[int, ...] = (20, 20), truth: bool = False) -> Store:
+    """Films of noise."""
+    store, rng = Store.create(folder, FILM, ("x",) if truth else ()), np.random.default_rng(6)
+    for count in frames:
+        video = rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+        known = np.zeros((count, 1), np.float32) if truth else None
+        store.append([Episode(np.arange(count) * 0.1, video, truth=known, source=f"{count}.mp4")])
+    return store
+
+
+def test_real_films_are_cropped_where_it_is_asked_for_and_drawn_ones_never(films: Store, tmp_path: Path) -> None:
+    assert (resolved(VIDEO).crop, resolved(replace(VIDEO, size="small")).crop) == (None, (0.3, 1.0))
+    real, drawn = larger(tmp_path / "real", 96), larger(tmp_path / "drawn", 96, truth=True)
+
+    def crop(store: Store, settings: FilmSettings) -> Crop | None:
+        recipe = video([store], 0, settings)
+        loader = recipe.stages[0].loader(recipe.build())
+        assert loader.batch(0)[0].video.shape[-2:] == (64, 64)
+        assert recipe.stages[0].gauge_clips[0].video.shape[-2:] == (64, 64)
+        return loader.sources[0].crop
+
+    cropping = replace(VIDEO, crop=(0.5, 0.8))
+    assert crop(real, cropping) == Crop(64, (0.5, 0.8))
+    assert crop(films, cropping) == Crop(64, (0.5, 0.8))
+    assert crop(drawn, cropping) == crop(real, VIDEO) == uncut(64)
+    assert crop(films, VIDEO) is None
+    with pytest.raises(ValueError, match=r"96 x 96 px and the model is to see 128; ingest the films with --size 128"):
+        video([real], 0, replace(VIDEO, picture=128))
+
+
+def test_a_run_on_crops_that_is_stopped_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    store = larger(tmp_path / "real", 96)
+    settings = replace(VIDEO, steps=4, batch=2, crop=(0.3, 1.0))
+
+    def stop(tick: Tick) -> None:
+        if tick.step == 3:
+            raise KeyboardInterrupt
+
+    whole = train(video([store], 0, settings), tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(video([store], 0, settings), tmp_path / "stopped", save_every=2, watch=stop)
+    gone_on = train(video([store], 0, settings), tmp_path / "stopped", save_every=2, resume=True)
+    assert checkpoint.digest(gone_on) == checkpoint.digest(whole)
+
+
+def test_what_the_data_lacks_is_in_the_papers_of_the_checkpoint(tmp_path: Path) -> None:
+    store = larger(tmp_path / "real", 64, frames=(20, 15, 20))
+    store.leave_out([LeftOut("torn.mp4", "is torn", 5.0), LeftOut("empty.mp4", "is empty")])
+    done = train(video([store], 0, replace(VIDEO, steps=2, batch=2)), tmp_path / "run")
+    assert checkpoint.read_provenance(done).left_out == (
+        LeftOut("torn.mp4", "is torn", 5.0, clips=3),  # of 16 frames, 10 a second
+        LeftOut("empty.mp4", "is empty"),
+        LeftOut("15.mp4", "it has 15 frames and a clip 16", 1.5, clips=0),
+    )
 
 
 def test_mixtures_that_make_no_sense_are_refused(rooms: Store, films: Store, robots: Store, tmp_path: Path) -> None:

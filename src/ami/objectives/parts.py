@@ -13,7 +13,7 @@ class ForPart(Objective):
 
     def __init__(self, inner: Objective, embodiment: str) -> None:
         super().__init__()
-        self.inner, self.embodiment = inner, embodiment
+        self.inner, self.embodiment, self.least_deviation = inner, embodiment, inner.least_deviation
 
     def losses(self, model: WorldModel, clip: Clip, generator: torch.Generator) -> dict[str, Tensor]:
         """Those of the objective inside."""
@@ -22,3 +22,7 @@ class ForPart(Objective):
     def after_step(self, model: WorldModel) -> None:
         """That of the objective inside."""
         self.inner.after_step(model.part(self.embodiment))
+
+    def gauges(self, model: WorldModel) -> dict[str, float]:
+        """Those of the objective inside."""
+        return self.inner.gauges(model.part(self.embodiment))

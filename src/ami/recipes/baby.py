@@ -11,7 +11,7 @@ from ami.data.views import Views
 from ami.models.jepa import JEPA, JEPAConfig, sized
 from ami.nn.precision import fast_precision
 from ami.objectives.prediction import Dynamics, Prediction, PredictionSettings
-from ami.recipes.common import by_embodiment, gauge_clips, measured, sides
+from ami.recipes.common import by_embodiment, gauge_clips, left_out, measured, sides
 from ami.training.loop import Stage, drawn_from
 from ami.training.optim import Optimisation
 from ami.training.perceived import PerceivedStore
@@ -107,6 +107,7 @@ def _grow(name: str, stores: Mapping[str, Store], seed: int, settings: BabySetti
         data={kind: store.digest for kind, store in stores.items()},
         seed=seed,
         build=lambda: _build(config, seed),
+        left_out=left_out(stores, settings.clip),
         stages=(
             Stage(
                 "perceive",

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import Literal
 
+from ami.data.crops import Crop, uncut, whole
 from ami.data.episodes import Store
 from ami.data.loader import Loader, Source
-from ami.models.vjepa import VJEPA, sized
+from ami.models.vjepa import VJEPA, VJEPAConfig, sized
 from ami.nn.precision import fast_precision
 from ami.objectives.masked import Masked, MaskedSettings
 from ami.objectives.masks import Slots
 from ami.objectives.points import PointSettings
-from ami.recipes.common import by_embodiment, gauge_clips, sides
+from ami.recipes.common import by_embodiment, gauge_clips, left_out, sides
 from ami.training.loop import Stage, drawn_from
 from ami.training.optim import Optimisation
 from ami.training.run import Recipe
@@ -27,6 +29,8 @@ class FilmSettings:
     depth: int | None = None  # blocks of the encoder; as many as the size wants
     causal: bool = False  # whether a step hears only those before it
     precision: str = "auto"  # while it trains: "fp32", "bf16", or "auto": what this machine does fast
+    # Least and greatest share of a real film's picture that a clip shows; None: all of it; as the size wants.
+    crop: tuple[float, float] | Literal["auto"] | None = "auto"
     steps: int = 1800
     batch: int = 16  # clips of each kind of film
     objective: MaskedSettings | None = None  # as the size wants
@@ -47,7 +51,9 @@ def resolved(settings: FilmSettings) -> FilmSettings:
     precision = fast_precision() if settings.precision == "auto" else settings.precision
     objective = settings.objective or (BABY if baby else MaskedSettings())
     depth = settings.depth or (BABY_DEPTH if baby else None)
-    return replace(settings, precision=precision, depth=depth, objective=replace(objective, precision=precision))
+    crop = settings.crop if settings.crop != "auto" else None if baby else Crop.scale
+    objective = replace(objective, precision=precision)
+    return replace(settings, precision=precision, depth=depth, objective=objective, crop=crop)
 
 
 def video(stores: Sequence[Store], seed: int = 0, settings: FilmSettings = VIDEO) -> Recipe:
@@ -62,13 +68,15 @@ def video(stores: Sequence[Store], seed: int = 0, settings: FilmSettings = VIDEO
             )
     config = sized(settings.size, {name: store.embodiment for name, store in found.items()}, picture=settings.picture)
     config = config.model_copy(update={"causal": settings.causal, "depth": settings.depth or config.depth})
+    crops = {name: _crop(store, config, settings) for name, store in found.items()}
     train, held = {}, {}
     for name, store in found.items():
         train[name], held[name] = sides(store)
 
     def loader(model: VJEPA) -> Loader:
         sources = [
-            Source(store, config.slots, settings.batch, config.tubelet, train[name]) for name, store in found.items()
+            Source(store, config.slots, settings.batch, config.tubelet, train[name], crops[name])
+            for name, store in found.items()
         ]
         return Loader(sources, seed)
 
@@ -76,7 +84,7 @@ def video(stores: Sequence[Store], seed: int = 0, settings: FilmSettings = VIDEO
         with drawn_from(seed):
             return VJEPA(config)
 
-    clips = gauge_clips(found, held, config.slots, config.tubelet)
+    clips = tuple(whole(clip, config.picture) for clip in gauge_clips(found, held, config.slots, config.tubelet))
     stage = Stage(
         "watch",
         settings.steps,
@@ -92,4 +100,20 @@ def video(stores: Sequence[Store], seed: int = 0, settings: FilmSettings = VIDEO
         seed=seed,
         build=build,
         stages=(stage,),
+        left_out=left_out(found, config.slots * config.tubelet),
     )
+
+
+def _crop(store: Store, config: VJEPAConfig, settings: FilmSettings) -> Crop | None:
+    """How clips of a store are cut. Drawn films are seen whole: their truth is told in pixels of the whole view."""
+    if "video" not in store.fields:
+        raise ValueError(f"the recipe 'video' learns from films; {store.folder} holds no pictures")
+    height, width, _ = store.fields["video"]
+    if min(height, width) < config.picture:
+        raise ValueError(
+            f"{store.folder} has pictures of {height} x {width} px and the model is to see {config.picture}; ingest "
+            f"the films with --size {config.picture} or more"
+        )
+    if settings.crop and settings.crop != "auto" and not store.truth_names:
+        return Crop(config.picture, settings.crop)
+    return None if height == width == config.picture else uncut(config.picture)
