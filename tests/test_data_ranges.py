@@ -30,11 +30,12 @@ def test_windows_lie_within_the_ranges(store: Store) -> None:
 
 
 def test_a_loader_says_when_nothing_fits(store: Store) -> None:
-    with pytest.raises(ValueError, match="no episode of .* is long enough"):
+    with pytest.raises(ValueError, match="is long enough: a window needs 4 frames"):
         Loader([Source(Ranged(store, lambda frames: [(0, 3)]), 2, 4, 2)], seed=0)
 
 
 def test_a_loader_draws_from_the_ranges_alone(store: Store) -> None:
     loader = Loader([Source(Ranged(store, lambda frames: [(4, 9)]), 2, 8, 2)], seed=0)
     (clip,) = loader.batch(3)
-    assert 4 <= clip.video.min() and clip.video.max() < 9
+    assert clip.video.min() >= 4
+    assert clip.video.max() < 9

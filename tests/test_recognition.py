@@ -57,7 +57,7 @@ def test_no_frame_is_on_both_sides(rules: RealFilms, frames: int) -> None:
 
 @pytest.mark.parametrize("frames", [100, 180, 314, 1000])
 def test_a_model_may_learn_from_nothing_that_is_asked_about(frames: int) -> None:
-    _, choose, ask = RealFilms("order").ranges(frames)
+    _, _, ask = RealFilms("order").ranges(frames)
     known = known_ranges(frames)
     assert all(first < end <= 0.6 * frames for first, end in known), "splices are made in the rest"
     assert all(end <= start or stop <= first for first, end in known for start, stop in ask)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 from ami.data.crops import Crop, uncut, whole
 from ami.data.episodes import Store
 from ami.data.loader import Loader, Source
+from ami.data.ranges import Ranged
+from ami.evaluation.suites.real import known_ranges
 from ami.models.vjepa import VJEPA, VJEPAConfig, sized
 from ami.nn.precision import fast_precision
 from ami.objectives.masked import Masked, MaskedSettings
@@ -66,19 +68,9 @@ def video(stores: Sequence[Store], seed: int = 0, settings: FilmSettings = VIDEO
             raise ValueError(
                 f"the recipe 'video' learns from films, which have no actions; {store.folder} holds '{name}'"
             )
-    config = sized(settings.size, {name: store.embodiment for name, store in found.items()}, picture=settings.picture)
-    config = config.model_copy(update={"causal": settings.causal, "depth": settings.depth or config.depth})
-    crops = {name: _crop(store, config, settings) for name, store in found.items()}
-    train, held = {}, {}
-    for name, store in found.items():
-        train[name], held[name] = sides(store)
-
-    def loader(model: VJEPA) -> Loader:
-        sources = [
-            Source(store, config.slots, settings.batch, config.tubelet, train[name], crops[name])
-            for name, store in found.items()
-        ]
-        return Loader(sources, seed)
+    config = _config(found, settings)
+    sources = [_source(store, config, settings) for store in found.values()]
+    held = {name: sides(store)[1] for name, store in found.items()}
 
     def build() -> VJEPA:
         with drawn_from(seed):
@@ -89,7 +81,7 @@ def video(stores: Sequence[Store], seed: int = 0, settings: FilmSettings = VIDEO
         "watch",
         settings.steps,
         lambda model: Masked(model, objective),
-        loader,
+        lambda model: Loader(sources, seed),
         settings.optimisation,
         gauge_clips=clips,
     )
@@ -102,6 +94,25 @@ def video(stores: Sequence[Store], seed: int = 0, settings: FilmSettings = VIDEO
         stages=(stage,),
         left_out=left_out(found, config.slots * config.tubelet),
     )
+
+
+def _config(stores: Mapping[str, Store], settings: FilmSettings) -> VJEPAConfig:
+    """A model whose steps are so many frames of each store as its size wants."""
+    config = sized(settings.size, {name: store.embodiment for name, store in stores.items()}, picture=settings.picture)
+    bodies = {
+        name: replace(body, step_seconds=config.tubelet * body.step_seconds)
+        for name, body in config.embodiments.items()
+    }
+    depth = settings.depth or config.depth
+    return config.model_copy(update={"embodiments": bodies, "causal": settings.causal, "depth": depth})
+
+
+def _source(store: Store, config: VJEPAConfig, settings: FilmSettings) -> Source:
+    """Where clips come from. Recorded films are parted by time, so that they can be asked about; drawn ones whole."""
+    drawn = bool(store.truth_names)
+    seen = store if drawn else Ranged(store, known_ranges)
+    train = sides(store)[0] if drawn else None
+    return Source(seen, config.slots, settings.batch, config.tubelet, train, _crop(store, config, settings))
 
 
 def _crop(store: Store, config: VJEPAConfig, settings: FilmSettings) -> Crop | None:
