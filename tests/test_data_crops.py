@@ -116,7 +116,7 @@ def test_crops_that_cannot_be_drawn_are_refused(tmp_path: Path) -> None:
 
 def test_films_larger_than_a_model_was_built_for_are_brought_to_its_size() -> None:
     class Watcher(WorldModel):
-        embodiments, picture, frames = {"film": Embodiment("film", 0.2)}, 32, 2  # noqa: RUF012
+        embodiments, picture, frames = {"film": Embodiment("film", 0.2)}, 32, 2
 
     for side, seen in ((32, 32), (96, 32), (16, 16)):  # smaller ones are for the model to refuse
         clip = film_clip(Watcher(), np.full((4, side, side, 3), 7, np.uint8))
