@@ -10,7 +10,8 @@ import torch
 from ami.data.crops import Crop, whole
 from ami.data.episodes import Episode, Store
 from ami.data.loader import Loader, Source
-from ami.types import Clip, Embodiment
+from ami.evaluation.films import film_clip
+from ami.types import Clip, Embodiment, WorldModel
 
 
 def where(side: int, batch: int = 1, steps: int = 3, frames: int = 2) -> Clip:
@@ -109,5 +110,15 @@ def test_crops_that_cannot_be_drawn_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"cannot be drawn; shares lie in \(0, 1\]"):
             Crop(64, **wrong)
     wide = Clip("film", torch.zeros(1, 1), video=torch.zeros(1, 1, 1, 3, 32, 64, dtype=torch.uint8))
-    with pytest.raises(ValueError, match="square pictures and these are 32 x 64 px"):
+    with pytest.raises(ValueError, match="square pictures, and these are 32 x 64 px"):
         Crop(16)(wide, drawn(1))
+
+
+def test_films_larger_than_a_model_was_built_for_are_brought_to_its_size() -> None:
+    class Watcher(WorldModel):
+        embodiments, picture, frames = {"film": Embodiment("film", 0.2)}, 32, 2
+
+    for side, seen in ((32, 32), (96, 32), (16, 16)):  # smaller ones are for the model to refuse
+        clip = film_clip(Watcher(), np.full((4, side, side, 3), 7, np.uint8))
+        assert clip.video.shape == (1, 2, 2, 3, seen, seen)
+        assert (clip.video == 7).all()
