@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -43,7 +43,7 @@ from tiny_stores import TINY, robot_store
 
 SEARCH = SamplingSettings(samples=8, iterations=2, elites=4)
 ASKED = RoomsBenchmark("fixed", steps=2, planner=SEARCH, horizon=3, warm_iterations=1)
-SCALE = demo.Scale(episodes=10, steps=10, settings=TINY, suite="tiny")
+SCALE = demo.Scale(settings=TINY, episodes=10, steps=10, drawn=8, suite="tiny", with_films="tiny")
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SUITES, "other", Suite("other", ((ASKED, 2),)))
     monkeypatch.setattr(ask_module, "fit_decoder", partial(ask_module.fit_decoder, steps=2))
     monkeypatch.setattr(demo, "FULL", SCALE)
+    monkeypatch.setitem(reproduce.CAPABILITIES, "rooms", SCALE)
     monkeypatch.setattr(page, "_curves", lambda curves: "")  # what takes longest of a report
 
 
@@ -108,7 +109,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def film(path: Path, seed: int = 0) -> Path:
-    write_film(path, np.random.default_rng(seed).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8), fps=10)
+    write_film(path, np.random.default_rng(seed).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8), fps=10)
     return path
 
 
@@ -190,7 +191,7 @@ def test_recordings_become_stores(ami, tmp_path: Path) -> None:
     assert "b.mp4 is empty" in ami("ingest", films, "--out", tmp_path / "d").mistake
     assert inside(tmp_path) == ["films", "films/a.mp4", "films/b.mp4"]
     held = ami("ingest", films, "--out", tmp_path / "d", "--skip-bad", "--size", 32, "--fps", 5, "--json").document
-    assert (held["episodes"], held["frames"], len(held["skipped"])) == (1, 6, 1)
+    assert (held["episodes"], held["frames"], len(held["skipped"])) == (1, 10, 1)
     assert ami("data", "info", tmp_path / "d", "--json").document["fields"]["video"] == [32, 32, 3]
     said = ami("ingest", films, "--out", tmp_path / "e", "--skip-bad").out
     assert "1 left out: 1 of unknown length\n" in said
@@ -363,7 +364,7 @@ def test_a_demo_goes_on_wherever_it_was_stopped(ami, tmp_path: Path, monkeypatch
     asked = {each["benchmark"] for each in held["results"]}
     assert asked == {"two-rooms/fixed/cross-room", "bridge/next-latent"}
     assert held["commands"] == [f"ami demo --out {out} --seed 0 --data {recordings}"]
-    assert set(held["provenance"]["data"]) == {"two-rooms", "film", "widowx"}
+    assert set(held["provenance"]["data"]) == {"two-rooms", "drawn-film", "film", "widowx"}
     assert (out / "report.html").is_file()
     with monkeypatch.context() as patch:
         patch.setattr(demo, "collect", stop)
@@ -396,7 +397,8 @@ def test_fresh_deletes_a_demo_and_nothing_else(ami, tmp_path: Path, monkeypatch:
 
 
 def test_figures_are_pooled_over_all_episodes(ami, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SUITES, "rooms", Suite("rooms", ((ASKED, 4),)))
+    monkeypatch.setitem(SUITES, "four", Suite("four", ((ASKED, 4),)))
+    monkeypatch.setitem(reproduce.CAPABILITIES, "rooms", replace(SCALE, suite="four"))
     out = tmp_path / "rooms"
     held = ami("reproduce", "rooms", "--seeds", 2, "--out", out, "--json").document["report"]
     assert held == read_report(out)

@@ -35,7 +35,10 @@ def held_out(store: Store) -> Clip | None:
 
 
 def ask_about(folder: Path, question: Question, stores: Sequence[Store], bars: Bars, commands: Sequence[str]) -> Report:
-    """Ask the checkpoint in ``folder``; a store of rooms is for film strips, others are asked about themselves."""
+    """Ask the checkpoint in ``folder``.
+
+    A store of rooms is for film strips, and drawn films are drawn anew; other stores are asked about themselves.
+    """
     if question.n is not None and question.n < 1:
         raise ValueError(f"--n is {question.n}; a result needs at least one episode")
     came_from = checkpoint.read_provenance(folder)
@@ -46,7 +49,7 @@ def ask_about(folder: Path, question: Question, stores: Sequence[Store], bars: B
             pictures = store
         elif store.embodiment.action_dim and (robots := held_out(store)) is None:
             raise ValueError(f"{store.folder} has {len(store)} episodes, too few to hold two of them out; record more")
-        elif not store.embodiment.action_dim:
+        elif not store.embodiment.action_dim and not store.truth_names:
             films = store
             if not suite_named(question.suite).real_films:
                 asks = ", ".join(name for name, suite in SUITES.items() if suite.real_films)
@@ -56,13 +59,14 @@ def ask_about(folder: Path, question: Question, stores: Sequence[Store], bars: B
                 )
         if kind in came_from.data and came_from.data[kind] != store.digest:
             notes.append(f"{store.folder} is not the store that the checkpoint learned '{kind}' from.")
+    collected = [each for each in map(collect_seconds, stores) if each is not None]
     report = ask(
         folder,
         question,
         rooms=pictures,
         robots=robots,
         films=films,
-        collect_seconds=None if pictures is None else collect_seconds(pictures),
+        collect_seconds=sum(collected) if collected else None,
         curves=read_metrics(folder.parent),
         commands=commands,
         progress=bars.tell,

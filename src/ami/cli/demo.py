@@ -1,7 +1,8 @@
 """The main job: from nothing to a report, in one folder, a stage at a time; a stage that is done is not done again.
 
 demo.json           what was asked for
-data/rooms          experience of Two Rooms; data/films and data/robots, where recordings were given
+data/rooms          experience of Two Rooms
+data/drawn          drawn films; data/films and data/robots, where recordings were given
 run/                the training run
 report.json         written last, with report.html and episodes.jsonl beside it
 """
@@ -29,8 +30,11 @@ from ami.data.ingest import ingest
 from ami.data.video import SUFFIXES
 from ami.evaluation.ask import Question
 from ami.evaluation.report import DOCUMENT, Checkpoint, Code, Report, Suite, read_report, table, write_report
+from ami.evaluation.suites import SUITES
 from ami.recipes.baby import SETTINGS, BabySettings
+from ami.recipes.films import FilmSettings
 from ami.types import Interval, Result
+from ami.worlds import films as drawn
 
 REQUEST = "demo.json"
 FRESH = 1000  # evaluation seeds from here on are for reports; those below are for choosing settings
@@ -40,10 +44,13 @@ FRESH = 1000  # evaluation seeds from here on are for reports; those below are f
 class Scale:
     """How much of everything."""
 
+    recipe: str = "baby"
+    settings: BabySettings | FilmSettings = SETTINGS["baby"]
     episodes: int = 900  # of Two Rooms, a third of each family
     steps: int = 65  # model steps in each
-    settings: BabySettings = SETTINGS["baby"]
-    suite: str = "rooms-quick"
+    drawn: int = 3000  # films
+    suite: str = "demo"
+    with_films: str = "demo-films"  # the suite, where films were given
     n: int | None = None  # episodes for each question, in place of the suite's number
 
 
@@ -81,17 +88,21 @@ def demo(request: Request, bars: Bars, scale: Scale | None = None) -> tuple[dict
         return read_report(out), False
     bars.before = f"{part}1/3 "
     found = _sorted(request.data)
-    stores = [_experience(request, scale, bars)]
+    made = {"rooms": (ALL, scale.episodes, scale.steps), "drawn": ("drawn-films", scale.drawn, drawn.FRAMES)}
+    stores = {kind: _experience(out / "data" / kind, *how, request.seed, bars) for kind, how in made.items() if how[1]}
     for kind, paths in found.items():
-        stores.append(_recordings(out / "data" / kind, kind, paths, request.skip_bad, bars))
+        stores[kind] = _recordings(out / "data" / kind, kind, paths, request.skip_bad, bars)
     bars.before = f"{part}2/3 "
     run = out / "run"
     resume = (run / "recipe.json").is_file()
-    done = train("baby", stores, run, request.seed, bars, settings=scale.settings, resume=resume)
+    done = train(scale.recipe, list(stores.values()), run, request.seed, bars, settings=scale.settings, resume=resume)
     bars.before = f"{part}3/3 "
-    asked = [store for store in stores if store.embodiment.action_dim]
-    asked = [asked[0], *(store for store in asked[1:] if held_out(store) is not None)]
-    question = Question(scale.suite, FRESH + request.seed, scale.n)
+    question = Question(scale.with_films if "films" in stores else scale.suite, FRESH + request.seed, scale.n)
+    unasked = {
+        "robots": "robots" in stores and held_out(stores["robots"]) is None,  # too few to hold any out
+        "films": not SUITES[question.suite].real_films,
+    }
+    asked = [store for kind, store in stores.items() if not unasked.get(kind)]
     write_report(out, ask_about(done, question, asked, bars, (request.command,)))
     bars.before = part
     return read_report(out), True
@@ -138,10 +149,9 @@ def _claim(request: Request) -> None:
         shutil.rmtree(stale)
 
 
-def _experience(request: Request, scale: Scale, bars: Bars) -> Store:
-    folder = request.out / "data" / "rooms"
+def _experience(folder: Path, world: str, episodes: int, steps: int, seed: int, bars: Bars) -> Store:
     if not folder.is_dir():
-        collect(ALL, folder, scale.episodes, scale.steps, request.seed, bars)
+        collect(world, folder, episodes, steps, seed, bars)
     return Store.open(folder)
 
 

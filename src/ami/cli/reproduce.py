@@ -15,28 +15,33 @@ from ami.cli import demo
 from ami.cli.show import Bars
 from ami.evaluation.report import LOG, Checkpoint, Code, Report, Suite, read_report, write_report
 from ami.evaluation.statistics import wilson
+from ami.recipes.films import VIDEO
 from ami.types import Interval, Result
 
+CAPABILITIES = {
+    "rooms": replace(demo.FULL, drawn=0, suite="rooms", with_films="rooms"),
+    "video": demo.Scale("video", VIDEO, episodes=0, drawn=4000, suite="films", with_films="video"),
+}
 
-def reproduce_rooms(
-    out: Path, seeds: int, bars: Bars, data: Sequence[Path] = (), scale: demo.Scale | None = None
+
+def reproduce(
+    name: str, out: Path, seeds: int, bars: Bars, data: Sequence[Path] = (), scale: demo.Scale | None = None
 ) -> dict[str, Any]:
-    """Collect, train and ask the suite ``rooms`` for the seeds 0 to ``seeds`` - 1; the pooled report's content.
+    """Collect, train and ask what belongs to a capability, for the seeds 0 to ``seeds`` - 1; the pooled report.
 
-    With recordings in ``data`` the same babies learn them too, and robot episodes held out are asked about.
+    With recordings in ``data`` the same models learn them too, and what is held out of them is asked about.
 
     A seed is that of the experience, of the training and of the questions, so no two seeds share anything. What was
     finished before is not done again.
     """
     if seeds < 1:
         raise ValueError(f"--seeds is {seeds}; at least one training is needed")
-    scale = scale or replace(demo.FULL, suite="rooms")
     folders = [out / f"seed-{seed}" for seed in range(seeds)]
     for seed, folder in enumerate(folders):
         bars.before = f"seed {seed} ({seed + 1} of {seeds}) "
-        demo.demo(demo.Request(folder, data, seed=seed), bars, scale)
+        demo.demo(demo.Request(folder, data, seed=seed), bars, scale or CAPABILITIES[name])
     bars.before = ""
-    words = ["ami", "reproduce", "rooms", "--seeds", str(seeds), "--out", str(out)]
+    words = ["ami", "reproduce", name, "--seeds", str(seeds), "--out", str(out)]
     command = shlex.join([*words, *(["--data", *map(str, data)] if data else [])])
     write_report(out, pool(folders, command))
     return read_report(out)

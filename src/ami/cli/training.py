@@ -19,18 +19,26 @@ from ami.training.run import train as train_recipe
 
 
 def settings_of(recipe: str, size: str | None = None, steps: int | None = None) -> BabySettings | FilmSettings:
-    """A recipe's settings, with another size, or with ``steps`` in all: its stages keep their proportion."""
+    """A recipe's settings, with another size, or with ``steps`` in all: its stages keep their proportion.
+
+    For a baby they are the steps of the part that acts, and the part that watches is given its share besides.
+    """
     settings = SETTINGS.get(recipe, VIDEO)
     if size is not None:
         settings = replace(settings, size=size)
+    if isinstance(settings, FilmSettings):
+        if steps is not None and steps < 1:
+            raise ValueError(f"{steps} steps were asked for; at least 1 is needed")
+        return replace(settings, steps=steps or settings.steps)
+    if size is not None:
+        settings = replace(settings, films=replace(settings.films, size=size))
     if steps is not None:
         if steps < 2:
             raise ValueError(f"{steps} steps were asked for; at least 2 are needed, one for each stage")
-        if isinstance(settings, FilmSettings):
-            return replace(settings, steps=steps)
-        first = round(steps * settings.steps / (settings.steps + settings.refine))
-        first = min(max(first, 1), steps - 1)
-        settings = replace(settings, steps=first, refine=steps - first)
+        share = steps / (settings.steps + settings.refine)
+        first = min(max(round(share * settings.steps), 1), steps - 1)
+        films = replace(settings.films, steps=max(round(share * settings.films.steps), 1))
+        settings = replace(settings, steps=first, refine=steps - first, films=films)
     return settings
 
 

@@ -188,8 +188,8 @@ class Train(Heavy):
     data: tuple[Path, ...] = ()  # stores to learn from, one for each embodiment
     out: Path | None = None  # folder of the run
     seed: int = 0  # of the first weights and of everything drawn
-    size: str | None = None  # baby, tiny, small, base or large; as the recipe says where it is not said
-    steps: int | None = None  # of training in all, shared among the recipe's stages as it shares its own
+    size: str | None = None  # baby to large (video: to giant); as the recipe says where it is not said
+    steps: int | None = None  # of training in all; stages keep their proportion, and a baby's films come on top
     resume: bool = False  # go on with a run that was stopped, with the same words as before
     dry_run: bool = False  # only say what a V-JEPA of --size (baby to giant) would take; needs no --data and no --out
     cluster: str = "8xH100"  # to reckon with in a dry run: so many of A100, H100, H200 or B200
@@ -328,7 +328,7 @@ class Plan(Heavy):
 class Reproduce(Heavy):
     """Make a capability's figures from nothing, once for each training seed, and pool them."""
 
-    what: Positional[Literal["rooms"]]  # whose figures
+    what: Positional[Literal["rooms", "video"]]  # whose figures
     seeds: int = 1  # trainings, each with experience and questions of its own
     data: tuple[Path, ...] = ()  # films and robot episodes to learn from as well: files, or folders of them
     out: Path | None = None  # folder for all of it; runs/reproduce/NAME where it is not said
@@ -338,10 +338,11 @@ class Reproduce(Heavy):
     def run(self) -> Outcome:
         """Make them."""
         from ami.cli.demo import outcome
-        from ami.cli.reproduce import reproduce_rooms
+        from ami.cli.reproduce import reproduce
 
         with Bars() as bars:
-            return outcome(self.writes, reproduce_rooms(self.writes, self.seeds, bars, self.data), "the report is")
+            document = reproduce(self.what, self.writes, self.seeds, bars, self.data)
+        return outcome(self.writes, document, "the report is")
 
     @property
     def writes(self) -> Path:

@@ -8,14 +8,21 @@ from ami.evaluation.suites.splice import KINDS, Splice
 
 _SPLICES: tuple[Benchmark, ...] = tuple(Splice(kind) for kind in KINDS)
 _REAL: tuple[Benchmark, ...] = tuple(RealFilms(task) for task in TASKS)
-_QUICK = DrawnFilms(learn=400, supervised_steps=100, attentive_steps=200)
+_QUICK = DrawnFilms(learn=1000, supervised_steps=100, attentive_steps=200)
+
+_ROOMS_QUICK = next(suite for suite in control.SUITES if suite.name == "rooms-quick").asked
+_DEMO = (*_ROOMS_QUICK, (_QUICK, 200))
+_RECORDED = (*((each, 600) for each in _REAL), *((each, 240) for each in _SPLICES))
+_RECORDED_QUICK = (*((each, 200) for each in _REAL), *((each, 60) for each in _SPLICES))
 
 SUITES: dict[str, Suite] = {
     suite.name: suite
     for suite in (
+        Suite("demo", _DEMO),
+        Suite("demo-films", (*_DEMO, *_RECORDED_QUICK), real_films=True),
         *control.SUITES,
-        Suite("films", ((DrawnFilms(), 500),)),
-        Suite("films-quick", ((_QUICK, 200),)),
-        Suite("real-films", (*((each, 600) for each in _REAL), *((each, 240) for each in _SPLICES)), real_films=True),
+        Suite("films", ((DrawnFilms(), 1000),)),
+        Suite("real-films", _RECORDED, real_films=True),
+        Suite("video", ((DrawnFilms(), 1000), *_RECORDED), real_films=True),
     )
 }
