@@ -67,11 +67,7 @@ class VJEPA(WorldModel):
         if config.picture % config.patch or (fixed and config.patch != PATCH):
             raise ValueError(
                 f"{config.picture} px cannot be cut in patches of {config.patch}"
-                + (
-                    f"; a stem of pieces, and points, need patches of {PATCH}"
-                    if config.stem == "pieces" or config.points
-                    else ""
-                )
+                + (f"; a stem of pieces, like points, has patches of {PATCH}" if fixed else "")
             )
         for width, heads in ((config.width, config.heads), (config.predictor_width, config.predictor_heads)):
             if width % (2 * heads):
