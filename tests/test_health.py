@@ -138,7 +138,7 @@ def test_masks_that_hide_nothing_or_everything_are_named(store: Store, tmp_path:
 
 
 def test_points_need_not_tell_tokens_apart_as_targets_do() -> None:
-    model = VJEPA(SMALL)
+    model = VJEPA(SMALL.model_copy(update={"points": 2}))
     pointing = replace(WELL, masked=0.0, momentum=None, points=PointSettings())
     for deviation, settings, many in ((0.05, WELL, 1), (0.05, pointing, 0), (0.005, pointing, 1)):
         found = examine(

@@ -11,8 +11,8 @@ from ami.data.episodes import Store
 from ami.models import checkpoint
 from ami.models.contract import ContractError, check
 from ami.models.jepa import JEPA, SCENE, STATE, JEPAConfig, sized
-from ami.recipes.baby import baby
-from ami.recipes.common import gauge_clips
+from ami.recipes.baby import acting
+from ami.recipes.common import by_embodiment, gauge_clips
 from ami.training.loop import begin, fit
 from ami.types import Belief, Clip, Embodiment, Latent
 from tiny_stores import TINY, film_store, rooms_store
@@ -31,7 +31,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> list[Store]:
 def trained(request: pytest.FixtureRequest, stores: list[Store]) -> JEPA:
     """After a few seconds of the first stage."""
     settings = replace(TINY, window=request.param, steps=60, batch=24, enough=0)
-    recipe = baby(stores, 0, settings)
+    recipe = acting("baby", by_embodiment(stores), 0, settings)
     model = recipe.build()
     assert isinstance(model, JEPA)
     progress = begin(model, recipe.stages[0], 0)

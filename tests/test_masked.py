@@ -29,10 +29,10 @@ CONFIG = VJEPAConfig(
 )
 
 
-def tiny() -> VJEPA:
+def tiny(points: int = 0) -> VJEPA:
     with torch.random.fork_rng():
         torch.random.default_generator.manual_seed(0)
-        return VJEPA(CONFIG)
+        return VJEPA(CONFIG.model_copy(update={"points": points}))
 
 
 def film(batch: int = 6) -> Clip:
@@ -129,20 +129,38 @@ def test_the_target_is_perceived_once_for_all_masks(monkeypatch: pytest.MonkeyPa
 
 
 def test_points_are_read_from_what_is_seen_and_from_what_is_filled_in() -> None:
-    model, clip = tiny(), film()
-    objective = Masked(model, MaskedSettings(masks=(Slots(2),), masked=0.0, points=PointSettings(count=3)))
+    model, clip = tiny(points=3), film()
+    objective = Masked(model, MaskedSettings(masks=(Slots(2),), masked=0.0, points=PointSettings()))
     losses = objective.losses(model, clip, drawn())
     assert set(losses) == {"points", "crooked", "still", "together"}
     losses["points"].backward()
-    assert objective.pointing is not None
-    assert all(parameter.grad is None for parameter in objective.pointing.points.parameters())  # a target, no more
-    assert all(parameter.grad is not None for parameter in model.encoder.parameters())
-    assert all(parameter.grad is not None for parameter in model.predictor.parameters())
+    for name, parameter in model.named_parameters():  # the points are a target, no more
+        assert (parameter.grad is None) == name.startswith("encoder.points."), name
+    losses["crooked"].backward()
+    assert model.encoder.points is not None
+    assert all(parameter.grad is not None for parameter in model.encoder.points.parameters())
 
 
-def test_points_need_whole_slots() -> None:
+def test_what_is_filled_in_teaches_the_predictor_alone() -> None:
+    model, clip = tiny(points=3), film(8)
+    settings = MaskedSettings(masks=(Slots(2),), masked=0.0, momentum=None, fill=0.5, points=PointSettings())
+    objective = Masked(model, settings)
+    adam, seen = torch.optim.Adam(model.predictor.parameters(), 3e-3), []
+    for step in range(60):
+        losses = objective.losses(model, clip, drawn(step))
+        adam.zero_grad()
+        losses["fill"].backward()
+        assert all(parameter.grad is None for parameter in model.encoder.parameters())
+        adam.step()
+        seen.append(float(losses["fill"].detach()))
+    assert sum(seen[-5:]) < 0.8 * sum(seen[:5])
+
+
+def test_points_need_whole_slots_and_a_model_that_finds_some() -> None:
     with pytest.raises(ValueError, match="use masks that hide whole slots"):
-        Masked(tiny(), MaskedSettings(masks=MASKS, points=PointSettings()))
+        Masked(tiny(points=3), MaskedSettings(masks=MASKS, points=PointSettings()))
+    with pytest.raises(ValueError, match="this model finds no points that could be taught"):
+        Masked(tiny(), MaskedSettings(masks=(Slots(2),), points=PointSettings()))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ami.objectives.points import Points, crookedness, stillness, togetherness
+from ami.models.vjepa import VJEPAConfig
+from ami.nn.points import Points
+from ami.objectives.points import Pointing, PointSettings, crookedness, stillness, togetherness
 
 
 def drawn(seed: int = 0) -> torch.Generator:
@@ -25,9 +27,53 @@ def test_a_point_is_where_its_map_is_bright() -> None:
     torch.nn.init.constant_(finder.look.weight, 1.0)
     torch.nn.init.constant_(finder.maps.weight, 1.0)
     for x, y in ((8, 8), (40, 20), (52, 60)):
-        video = torch.zeros(1, 1, 2, 3, 64, 64, dtype=torch.uint8)
+        video = torch.zeros(1, 2, 3, 64, 64, dtype=torch.uint8)
         video[..., y - 4 : y + 4, x - 4 : x + 4] = 255
         assert finder(video).flatten().tolist() == pytest.approx([x / 32 - 1, y / 32 - 1], abs=1e-4)
+
+
+def test_contrast_tells_what_is_flat_and_what_changes() -> None:
+    """A network that answers to the lack of contrast finds a grey square before grey noise; or else what flickers."""
+    finder = Points(picture=64, tubelet=2, count=1, width=4)
+    for parameter in finder.parameters():
+        torch.nn.init.zeros_(parameter)
+    torch.nn.init.constant_(finder.maps.weight, 1.0)
+    torch.nn.init.constant_(finder.look.bias, 20.0)
+    noise = torch.randint(98, 159, (1, 1, 3, 64, 64), generator=drawn(), dtype=torch.uint8)
+    flat, flickers = noise.repeat(1, 2, 1, 1, 1), noise.repeat(1, 2, 1, 1, 1)
+    flat[..., 16:28, 36:48] = 128
+    flickers[:, 1, :, 16:28, 36:48] = flickers[:, 0, :, 20:32, 36:48]
+    for video, columns, sign in ((flat, slice(-6, -3), -1.0), (flickers, slice(-3, None), 1.0)):
+        torch.nn.init.zeros_(finder.look.weight)
+        torch.nn.init.constant_(finder.look.weight[..., columns], sign)
+        assert finder(video).flatten().tolist() == pytest.approx([42 / 32 - 1, 22 / 32 - 1], abs=0.05)
+
+
+def test_finders_share_nothing_and_a_picture_hears_no_other() -> None:
+    finder = Points(picture=64, tubelet=2, count=2, finders=3, width=8)
+    video = torch.randint(0, 256, (33, 2, 3, 64, 64), generator=drawn(), dtype=torch.uint8)
+    found = finder(video)
+    assert found.shape == (33, 6, 2)
+    torch.testing.assert_close(finder(video[30:31]), found[30:31])
+    found[:, 2:4].square().sum().backward()
+    for name in ("whole", "think", "again", "maps"):
+        taught = finder.get_submodule(name).get_parameter("weight").grad
+        assert (taught.abs().sum((1, 2)) > 0).tolist() == [False, True, False], name
+    taught = finder.look.weight.grad.view(3, -1)
+    assert (taught.abs().sum(1) > 0).tolist() == [False, True, False]
+
+
+def test_finders_may_find_the_same() -> None:
+    """What goes together is penalised within a finder alone."""
+
+    def losses(finders: int) -> dict[str, Tensor]:
+        config = VJEPAConfig(embodiments={}, points=3, finders=finders)
+        return Pointing(config, PointSettings()).losses(straight().repeat(1, 1, finders, 1))
+
+    one, two = losses(1), losses(2)
+    for name, loss in one.items():
+        torch.testing.assert_close(two[name], loss)
+    assert float(togetherness(straight().repeat(1, 1, 2, 1))) > 0.5
 
 
 def test_who_goes_straight_is_not_crooked() -> None:
@@ -70,14 +116,18 @@ def test_learning_finds_a_mover_over_a_texture() -> None:
     with torch.random.fork_rng():
         torch.random.default_generator.manual_seed(0)
         finder = Points(picture=64, tubelet=1, count=2)
+
+    def find(films: Tensor) -> Tensor:
+        return finder(films.flatten(0, 1)).unflatten(0, films.shape[:2])
+
     adam = torch.optim.Adam(finder.parameters(), 1e-2)
     for _ in range(100):
-        found = finder(video[:32])
+        found = find(video[:32])
         loss = crookedness(found) + 2 * stillness(found, 0.15) + togetherness(found)
         adam.zero_grad()
         loss.backward()
         adam.step()
-    found, way = finder(video[32:]).detach(), path[32:] / 32 - 1
+    found, way = find(video[32:]).detach(), path[32:] / 32 - 1
     gone, went = found - found.mean(1, keepdim=True), way - way.mean(1, keepdim=True)
     shared = [float(torch.corrcoef(torch.stack([gone[:, :, i].flatten(), went.flatten()]))[0, 1]) for i in (0, 1)]
     assert max(shared) > 0.9

@@ -162,5 +162,8 @@ def test_suites_name_their_questions() -> None:
         *(f"real/{task}" for task in TASKS),
         *(f"splice/{kind}" for kind in ("cut", "reverse", "freeze", "teleport")),
     }
-    assert SUITES["films"].digest != SUITES["films-quick"].digest
+    assert len({suite.digest for suite in SUITES.values()}) == len(SUITES)
+    asked = {name: {each.name for each, _ in suite.asked} for name, suite in SUITES.items()}
+    assert asked["demo-films"] == asked["demo"] | asked["real-films"]
+    assert asked["video"] == asked["films"] | asked["real-films"]
     assert real_module.RealFilms("order").gap > real_module.RealFilms("order").clip

@@ -128,7 +128,7 @@ MISTAKES: dict[str, Callable[[VJEPA], object]] = {
         Belief("film", latent()), torch.zeros(1, 2, 1), 2
     ),
     "30 px cannot be cut in patches of 16$": lambda model: built(picture=30),
-    "32 px cannot be cut in patches of 4; a stem of pieces has patches of": lambda model: built(patch=4, stem="pieces"),
+    "in patches of 4; a stem of pieces, like points, has patches of": lambda model: built(patch=4, stem="pieces"),
     "'arm' has actions, and a V-JEPA only watches; train a JEPA": lambda model: built(embodiments={"arm": ARM}),
     "a width of 22 cannot be shared by 2 heads in pairs of dimensions": lambda model: built(width=22),
     "a width of 16 cannot be shared by 3 heads": lambda model: built(predictor_heads=3),

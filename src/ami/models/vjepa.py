@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional
 
+from ami.nn.points import Points
 from ami.nn.tokenizers import PATCH, PatchStem
 from ami.nn.video import MaskedPredictor, Tubelets, VideoEncoder
 from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
@@ -41,6 +42,10 @@ class VJEPAConfig(BaseModel):
     predictor_heads: int = Field(default=3, ge=1)
     predictor_widen: float = Field(default=4.0, gt=0)
     kinds: int = Field(default=2, ge=1, description="kinds of masks, each with a token of its own for what is hidden")
+    points: int = Field(
+        default=0, ge=0, description="places that each finder tells all tokens of a step; 0: none looks"
+    )
+    finders: int = Field(default=3, ge=1, description="networks that look for points, each for itself")
     causal: bool = Field(default=True, description="whether a step hears only those before it")
     tiled: bool = Field(default=False, description="V-JEPA 2's variant of rotary positions, for its weights")
     affine: bool = Field(default=False, description="whether the last norm scales and shifts, as in V-JEPA 2's weights")
@@ -58,10 +63,11 @@ class VJEPA(WorldModel):
 
     def __init__(self, config: VJEPAConfig) -> None:
         super().__init__()
-        if config.picture % config.patch or (config.stem == "pieces" and config.patch != PATCH):
+        fixed = config.stem == "pieces" or config.points > 0
+        if config.picture % config.patch or (fixed and config.patch != PATCH):
             raise ValueError(
                 f"{config.picture} px cannot be cut in patches of {config.patch}"
-                + (f"; a stem of pieces has patches of {PATCH}" if config.stem == "pieces" else "")
+                + (f"; a stem of pieces, like points, has patches of {PATCH}" if fixed else "")
             )
         for width, heads in ((config.width, config.heads), (config.predictor_width, config.predictor_heads)):
             if width % (2 * heads):
@@ -79,8 +85,10 @@ class VJEPA(WorldModel):
             else Tubelets(config.width, config.patch, config.tubelet, config.mean, config.std, config.pictures)
         )
         shared = {"side": side, "tiled": config.tiled, "eps": config.eps}
+        looks = {"tubelet": config.tubelet, "count": config.points, "finders": config.finders}
         self.encoder = VideoEncoder(
             stem,
+            Points(picture=config.picture, **looks) if config.points else None,
             width=config.width,
             depth=config.depth,
             heads=config.heads,

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ami.nn.points import Points
 from ami.nn.rotary import Turns, grid, turns
 from ami.nn.tokenizers import PatchStem
 
@@ -74,6 +75,7 @@ class VideoEncoder(nn.Module):
     def __init__(
         self,
         stem: Tubelets | PatchStem,
+        points: Points | None = None,
         *,
         side: int,
         width: int,
@@ -87,6 +89,8 @@ class VideoEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.stem, self.side, self.causal, self.tiled, self.head = stem, side, causal, tiled, width // heads
+        # What teaches the points is their own way through a film, so no gradient passes from the tokens into them.
+        self.points, self.told = points, nn.Linear(2 * points.count, width) if points else None
         self.blocks = nn.ModuleList(RotaryBlock(width, heads, widen, eps) for _ in range(depth))
         # Without scale and shift what comes out is what V-JEPA's target is: layer-normed.
         self.norm = nn.LayerNorm(width, eps=eps, elementwise_affine=affine)
@@ -96,14 +100,19 @@ class VideoEncoder(nn.Module):
         video: UInt8[Tensor, "batch steps frames 3 height width"],
         visible: Int[Tensor, "batch kept"] | None = None,
         levels: Collection[int] = (),
+        found: Float[Tensor, "batch steps points 2"] | None = None,
     ) -> list[Float[Tensor, "batch kept width"]]:
         """The normed tokens after each block that ``levels`` numbers (0 is the first), and after the last.
 
         ``visible`` numbers the tokens that may be seen, ascending in each row; no other takes part in any product after
-        the stem. ``None`` sees all.
+        the stem. ``None`` sees all. ``found`` are the points, where somebody has found them already.
         """
         steps = video.shape[1]
-        tokens = self.stem(video.flatten(0, 1)).unflatten(0, video.shape[:2]).flatten(1, 2)
+        tokens = self.stem(video.flatten(0, 1))
+        if self.told is not None:
+            found = self.find(video) if found is None else found
+            tokens = tokens + self.told(found.detach().flatten(0, 1).flatten(1))[:, None]
+        tokens = tokens.unflatten(0, video.shape[:2]).flatten(1, 2)
         where = turns(grid(steps, self.side, self.side), self.head, tiled=self.tiled)
         slot = torch.arange(steps).repeat_interleave(self.side**2)
         if visible is not None:
@@ -118,6 +127,11 @@ class VideoEncoder(nn.Module):
             if number in levels and number < len(self.blocks) - 1:
                 passed.append(self.norm(tokens))
         return [*passed, self.norm(tokens)]
+
+    def find(self, video: UInt8[Tensor, "batch steps frames 3 height width"]) -> Float[Tensor, "batch steps points 2"]:
+        """Where the points are that every token of a step is told."""
+        assert self.points is not None
+        return self.points(video.flatten(0, 1)).unflatten(0, video.shape[:2])
 
 
 class MaskedPredictor(nn.Module):

@@ -30,10 +30,11 @@ class MaskedSettings:
     levels: tuple[int, ...] = ()  # of the teacher's blocks, to be predicted besides its last
     visible: float = 0.0  # error on the tokens that were seen
     visible_warmup: int = 1000  # steps until it has its full weight
+    fill: float = 0.0  # error on the hidden tokens that teaches the predictor alone, for codes that others shape
     gaussian: float = 0.0  # SIGReg of the student's tokens
     variance: float = 0.0  # variance hinge of the student's tokens over the batch
     covariance: float = 0.0  # of the student's tokens over the batch
-    points: PointSettings | None = None  # what a small model learns first
+    points: PointSettings | None = None  # of a model that finds some
     precision: Literal["fp32", "bf16"] = "fp32"
 
 
@@ -66,7 +67,7 @@ class Masked(Objective):
         self.register_buffer("ratios", torch.zeros(len(weigh.masks)))  # of hidden tokens, at the last step
 
     def losses(self, model: WorldModel, clip: Clip, generator: torch.Generator) -> dict[str, Tensor]:
-        """``masked``, ``visible``, each regulariser and what ``points`` teaches, where it has a weight."""
+        """``masked``, ``visible``, ``fill``, each regulariser and what ``points`` teaches, where it has a weight."""
         assert isinstance(model, VJEPA)
         video = model.check(clip)
         with torch.autocast(video.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
@@ -76,13 +77,16 @@ class Masked(Objective):
         weigh = self.settings
         side = model.config.picture // model.config.patch
         grid = Grid(clip.steps, side, side)
-        targets = self._targets(model, video) if weigh.masked or weigh.visible else []
-        found = self.pointing.find(video) if self.pointing else None
-        parts: dict[str, list[Tensor]] = {"masked": [], "visible": [], "points": []}
+        found = model.encoder.find(video) if self.pointing else None
+        targets: list[Tensor] = []
+        if weigh.masked or weigh.visible or weigh.fill:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and bool(weigh.masked or weigh.visible)):
+                targets = self._targets(model, video, found)
+        parts: dict[str, list[Tensor]] = {"masked": [], "visible": [], "fill": [], "points": []}
         contexts = []
         for kind, mask in enumerate(draw_masks(weigh.masks, clip, grid, generator)):
             self.ratios[kind] = mask.ratio
-            context = model.encoder(video, mask.visible)[-1]
+            context = model.encoder(video, mask.visible, found=found)[-1]
             guess = model.predictor(context, mask.visible, mask.hidden, slots=grid.slots, kind=kind)
             contexts.append(context)
             if weigh.masked:
@@ -91,6 +95,10 @@ class Masked(Objective):
                 again = model.predictor(context, mask.visible, mask.visible, slots=grid.slots, kind=kind)
                 share = min(1.0, int(self.waited) / max(weigh.visible_warmup, 1))
                 parts["visible"].append(weigh.visible * share * self._error(again, targets, mask.visible))
+            if weigh.fill:
+                filled = model.predictor(context.detach(), mask.visible, mask.hidden, slots=grid.slots, kind=kind)
+                still = [target.detach() for target in targets]
+                parts["fill"].append(weigh.fill * self._error(filled, still, mask.hidden))
             if self.pointing and found is not None:
                 parts["points"].append(self.pointing.error(found, mask, context, guess))
         losses = {name: torch.stack(part).mean() for name, part in parts.items() if part}
@@ -119,10 +127,10 @@ class Masked(Objective):
             apart["teacher_beginning"] = self.teacher.momentum ** int(self.waited)
         return apart | {f"mask_ratio_{kind}": ratio for kind, ratio in enumerate(self.ratios.tolist())}
 
-    def _targets(self, model: VJEPA, video: Tensor) -> list[Tensor]:
+    def _targets(self, model: VJEPA, video: Tensor, found: Tensor | None) -> list[Tensor]:
         """The whole clip's tokens at each level, the last one last."""
         perceive = self.teacher or model.encoder
-        return [normed(level.float()) for level in perceive(video, None, self.settings.levels)]
+        return [normed(level.float()) for level in perceive(video, None, self.settings.levels, found)]
 
     def _error(self, guess: Tensor, targets: list[Tensor], wanted: Tensor) -> Tensor:
         measure = functional.l1_loss if self.settings.distance == "l1" else functional.mse_loss

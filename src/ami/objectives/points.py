@@ -11,53 +11,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ami import parallel
 from ami.models.vjepa import VJEPAConfig
-from ami.nn.tokenizers import PATCH, patches
 from ami.objectives.masks import Mask
 
-_PIECE = 4  # px on a side of what is looked at by itself
 _FAR = 0.1  # half pictures: a point that stays nearer than this to its mean place is hardly worth reading
 _LEAST = 0.02  # half pictures: who moves less is measured as if it moved so much
-
-
-class Points(nn.Module):
-    """A small network looks at each 4 x 4 px piece of a slot by itself; a softmax over pieces makes each point's map.
-
-    Nothing but the place of a map's centre gets out. Source: the soft arg-max of Finn et al. 2016, "Deep spatial
-    autoencoders", section V-A.
-    """
-
-    places: Tensor
-
-    def __init__(self, *, picture: int, tubelet: int, count: int, width: int = 32) -> None:
-        super().__init__()
-        self.look = nn.Linear(tubelet * 3 * _PIECE**2, width)
-        self.think = nn.Linear(width, width)
-        self.maps = nn.Linear(width, count)
-        self.register_buffer("places", _places(picture), persistent=False)
-
-    def forward(
-        self, video: UInt8[Tensor, "batch slots tubelet 3 height width"]
-    ) -> Float[Tensor, "batch slots points 2"]:
-        """Right and down, in half pictures from the middle: -1 to 1."""
-        pixels = patches(video.flatten(0, 1)).to(self.look.weight.dtype).sub_(127.5).mul_(1 / 64)
-        hidden = torch.relu(self.look(pixels))
-        said = self.maps(hidden + torch.relu(self.think(hidden))).float()
-        chances = torch.softmax(said.view(*video.shape[:2], len(self.places), -1), 2)
-        return chances.transpose(2, 3) @ self.places
-
-
-def _places(picture: int) -> Float[Tensor, "pieces 2"]:
-    """The centre of each piece, in the order in which :func:`ami.nn.tokenizers.patches` cuts them."""
-    side, fine = picture // PATCH, picture // _PIECE
-    at = (torch.arange(fine) + 0.5) * (2 / fine) - 1
-    raster = torch.stack([at.repeat(fine), at.repeat_interleave(fine)], -1)
-    return raster.view(side, 2, 2, side, 2, 2, 2).permute(0, 3, 1, 4, 2, 5, 6).reshape(-1, 2)
 
 
 def spread(points: Float[Tensor, "batch slots points 2"]) -> Float[Tensor, "batch points"]:
@@ -100,9 +63,8 @@ def togetherness(points: Float[Tensor, "batch slots points 2"]) -> Float[Tensor,
 
 @dataclass(frozen=True)
 class PointSettings:
-    """How many points are looked for, and the weight of each loss."""
+    """The weight of each loss."""
 
-    count: int = 8
     crooked: float = 1.0
     still: float = 1.2  # much more makes points jitter in order to move; much less lets them rest
     together: float = 1.0
@@ -110,7 +72,7 @@ class PointSettings:
 
 
 class Pointing(nn.Module):
-    """Finds points in pictures, and asks the model's tokens for them: of the slots it sees, and of those it fills in.
+    """Teaches a model's points, and asks its tokens for them: of the slots it sees, and of those it fills in.
 
     What is found, and how it goes on, is a target like a teacher's: no gradient of the reading passes into it. One
     linear map reads both kinds of slots, so what the predictor fills in must speak the encoder's language.
@@ -118,23 +80,18 @@ class Pointing(nn.Module):
 
     def __init__(self, config: VJEPAConfig, settings: PointSettings) -> None:
         super().__init__()
-        if config.patch != PATCH:
-            raise ValueError(f"points are looked for beside tokens of {PATCH} px, and this model's have {config.patch}")
-        self.settings, self.tokens = settings, (config.picture // PATCH) ** 2
-        self.points = Points(picture=config.picture, tubelet=config.tubelet, count=settings.count)
-        self.read = nn.Linear(self.tokens * config.width, 4 * settings.count)
-
-    def find(self, video: UInt8[Tensor, "batch slots tubelet 3 height width"]) -> Float[Tensor, "batch slots points 2"]:
-        """Where the points are in each slot."""
-        return self.points(video)
+        if not config.points:
+            raise ValueError("this model finds no points that could be taught; give its settings points")
+        self.settings, self.tokens, self.finders = settings, (config.picture // config.patch) ** 2, config.finders
+        self.read = nn.Linear(self.tokens * config.width, 4 * config.finders * config.points)
 
     def losses(self, found: Float[Tensor, "batch slots points 2"]) -> dict[str, Tensor]:
         """What keeps the points worth predicting."""
-        weigh = self.settings
+        weigh, finders = self.settings, found.chunk(self.finders, 2)
         return {
             "crooked": weigh.crooked * crookedness(found),
             "still": weigh.still * stillness(found),
-            "together": weigh.together * togetherness(found),
+            "together": weigh.together * torch.stack([togetherness(one) for one in finders]).mean(),
         }
 
     def error(

@@ -57,11 +57,11 @@ def baby(stores: Sequence[Store], seed: int = 0, settings: BabySettings | None =
     """One model for all the experience it is given: a part learns to act where somebody acts, one to watch films."""
     settings = settings or SETTINGS["baby"]
     found = by_embodiment(stores)
-    acting = {kind: store for kind, store in found.items() if store.embodiment.action_dim}
-    films = [store for kind, store in found.items() if kind not in acting]
-    if not acting:
+    bodies = {kind: store for kind, store in found.items() if store.embodiment.action_dim}
+    films = [store for kind, store in found.items() if kind not in bodies]
+    if not bodies:
         raise ValueError(f"nobody acts in {films[0].folder}; the recipe 'video' learns from films alone")
-    acts = _grow("baby", acting, seed, settings)
+    acts = acting("baby", bodies, seed, settings)
     if not films:
         return acts
     watches = video(films, seed, settings.films)
@@ -74,10 +74,11 @@ def bridge(stores: Sequence[Store], seed: int = 0, settings: BabySettings | None
     for name, store in found.items():
         if not store.embodiment.action_dim:
             raise ValueError(f"the recipe 'bridge' learns from episodes with actions; {store.folder} holds '{name}'")
-    return _grow("bridge", found, seed, settings or SETTINGS["bridge"])
+    return acting("bridge", found, seed, settings or SETTINGS["bridge"])
 
 
-def _grow(name: str, stores: Mapping[str, Store], seed: int, settings: BabySettings) -> Recipe:
+def acting(name: str, stores: Mapping[str, Store], seed: int, settings: BabySettings) -> Recipe:
+    """A JEPA in two stages: it perceives and predicts, then predicts better with its perception frozen."""
     if settings.precision == "auto":
         settings = replace(settings, precision=fast_precision())
     train, held = {}, {}

@@ -40,10 +40,12 @@ class FilmSettings:
 
 
 # Few large tokens: a tube mask hides all of a small mover or none of it, so the baby hides whole slots and is asked
-# where things are (ami.objectives.points). A teacher's tokens beside that (weight 0.3) soon were alike in all films.
+# where things are (ami.objectives.points). A teacher's tokens beside that (weight 0.3) soon were alike in all films, so
+# only the predictor learns to fill in tokens: those of a hidden future are what surprise is measured against.
 # Larger sizes are taught as V-JEPA is, and nobody has tried them yet.
-BABY = MaskedSettings(masks=(Slots(4, ends=0.0),), masked=0.0, momentum=None, points=PointSettings())
+BABY = MaskedSettings(masks=(Slots(4),), masked=0.0, momentum=None, fill=1.0, points=PointSettings())
 BABY_DEPTH = 2  # blocks: more only made fewer steps in the same time
+BABY_POINTS = 8  # of each of three finders: one in ten, by itself, misses a mover
 VIDEO = FilmSettings()
 
 
@@ -103,8 +105,9 @@ def _config(stores: Mapping[str, Store], settings: FilmSettings) -> VJEPAConfig:
         name: replace(body, step_seconds=config.tubelet * body.step_seconds)
         for name, body in config.embodiments.items()
     }
-    depth = settings.depth or config.depth
-    return config.model_copy(update={"embodiments": bodies, "causal": settings.causal, "depth": depth})
+    taught = settings.objective is not None and settings.objective.points is not None
+    own = {"depth": settings.depth or config.depth, "points": BABY_POINTS if taught else 0}
+    return config.model_copy(update={"embodiments": bodies, "causal": settings.causal, **own})
 
 
 def _source(store: Store, config: VJEPAConfig, settings: FilmSettings) -> Source:
