@@ -12,6 +12,7 @@ from torch.nn import functional
 from ami.nn.points import Points
 from ami.nn.rotary import Turns, grid, turns
 from ami.nn.tokenizers import PatchStem
+from ami.nn.transformer import attend
 
 
 class Tubelets(nn.Module):
@@ -64,7 +65,7 @@ class RotaryBlock(nn.Module):
         """Every token hears those that ``hears`` (from token, to token) allows, or all of its row."""
         split = self.query_key_value(self.before_attention(tokens)).unflatten(-1, (3, self.heads, -1))
         query, key = places.apply(split[:, :, :2]).transpose(1, 3).unbind(2)
-        heard = functional.scaled_dot_product_attention(query, key, split[:, :, 2].transpose(1, 2), hears)
+        heard = attend(query, key, split[:, :, 2].transpose(1, 2), hears)
         tokens = tokens + self.attended(heard.transpose(1, 2).flatten(2))
         return tokens + self.narrow(functional.gelu(self.widen(self.before_network(tokens))))
 
