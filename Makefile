@@ -4,11 +4,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 SEEDS ?= 1
 export AMI_SHARED_DATA ?= ../shared/data
-RECORDINGS := $(wildcard $(AMI_SHARED_DATA)/video $(AMI_SHARED_DATA)/robot)
+FILMS := $(wildcard $(AMI_SHARED_DATA)/video)
+ROBOTS := $(wildcard $(AMI_SHARED_DATA)/robot)
 # An unpinned torch is the newest build for CUDA: gigabytes.
 INSTALL := $(BIN)/pip install --quiet --constraint constraints/torch.txt --editable
 
-.PHONY: help setup demo test check docs bench reproduce-rooms
+.PHONY: help setup demo test check docs bench reproduce-rooms reproduce-video
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-16s %s\n", $$1, $$2}'
@@ -24,13 +25,13 @@ help: ## list the targets
 	touch $@
 
 .venv/bench.stamp: .venv/core.stamp
-	$(INSTALL) '.[bench]'
+	$(INSTALL) '.[bench,hf]'
 	touch $@
 
 setup: .venv/dev.stamp ## make the environment in .venv, with all that tests need
 
 demo: .venv/core.stamp ## the main job: gather experience, train one baby model, ask it everything, write runs/demo
-	$(BIN)/ami demo --out runs/demo $(if $(RECORDINGS),--data $(RECORDINGS))
+	$(BIN)/ami demo --out runs/demo $(if $(FILMS)$(ROBOTS),--data $(FILMS) $(ROBOTS))
 
 test: setup ## all tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
@@ -47,4 +48,7 @@ bench: .venv/bench.stamp ## speeds, side by side with what others would use
 	for file in benchmarks/*.py; do echo "== $$file"; OMP_NUM_THREADS=1 $(BIN)/python $$file || exit 1; done
 
 reproduce-rooms: .venv/core.stamp ## Two Rooms from scratch, once for each of SEEDS trainings (1, or SEEDS=3)
-	$(BIN)/ami reproduce rooms --seeds $(SEEDS) --out runs/reproduce/rooms $(if $(RECORDINGS),--data $(RECORDINGS))
+	$(BIN)/ami reproduce rooms --seeds $(SEEDS) --out runs/reproduce/rooms $(if $(ROBOTS),--data $(ROBOTS))
+
+reproduce-video: .venv/core.stamp ## films from scratch, drawn ones and those at hand, likewise
+	$(BIN)/ami reproduce video --seeds $(SEEDS) --out runs/reproduce/video $(if $(FILMS),--data $(FILMS))
