@@ -9,6 +9,7 @@ from ami.data.episodes import Store
 from ami.data.loader import Loader, Source
 from ami.models.vjepa import VJEPA, sized
 from ami.nn.precision import fast_precision
+from ami.nn.video import RotaryBlock
 from ami.objectives.masked import Masked, MaskedSettings
 from ami.objectives.masks import Slots
 from ami.objectives.points import PointSettings
@@ -83,6 +84,7 @@ def video(stores: Sequence[Store], seed: int = 0, settings: FilmSettings = VIDEO
         lambda model: Masked(model, objective),
         loader,
         settings.optimisation,
+        shared=RotaryBlock,
         gauge_clips=clips,
     )
     return Recipe(
