@@ -103,11 +103,14 @@ class _File:
             raise ValueError(f"{path} is damaged ({error}); resume from an older snapshot") from None
         if header is None:
             raise ValueError(f"{path} holds tensors but is not a snapshot that this version of AMI can read")
-        return cls(path, tensors, json.loads(header), names)
+        told = json.loads(header)
+        if told["tensors"] != len(names):
+            raise ValueError(f"{path} is damaged: it holds {len(names)} tensors, and {told['tensors']} were saved")
+        return cls(path, tensors, told, names)
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    told = {_KEY: json.dumps(header, allow_nan=False)}
+    told = {_KEY: json.dumps({**header, "tensors": len(tensors)}, allow_nan=False)}
     files.write_whole(path, lambda file: file.write(safetensors.torch.save(dict(tensors), told)))
 
 
@@ -130,7 +133,7 @@ def _read(path: Path, keep: Callable[[Stored], Any]) -> dict[str, Any]:
                 f"{beside} is missing: {path} was saved by {ranks} processes into {ranks} files; copy all of them"
             )
         opened.append(_File.open(beside))
-        if opened[-1].header != {"turn": turn, "rank": rank, "ranks": ranks}:
+        if [opened[-1].header[key] for key in ("turn", "rank", "ranks")] != [turn, rank, ranks]:
             raise ValueError(f"{beside} does not belong to {path}; copy the files of one save together")
     return _decode(first.header["state"], _stored(opened, keep))
 
