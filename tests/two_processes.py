@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-LIMIT = 60  # seconds: a rank that waits for another that has failed would wait for ever
+LIMIT = 120  # seconds: a rank that waits for another that has failed would wait for ever
 
 
 def both(function: Callable[[int], dict[str, Tensor]]) -> list[dict[str, Tensor]]:
@@ -61,7 +61,7 @@ def _one(file: str, name: str, output: str) -> None:
     parallel.start()
     returned = getattr(module, name)(parallel.rank())
     safetensors.torch.save_file({key: value.detach().clone() for key, value in returned.items()}, output)
-    torch.distributed.destroy_process_group()
+    parallel.stop()
 
 
 if __name__ == "__main__":

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import warnings
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor  # 0.7 s to import: only where there are several processes
 
 
 def start() -> None:
     """Join the other processes when launched by ``torchrun``; do nothing otherwise."""
     if "WORLD_SIZE" in os.environ and int(os.environ["WORLD_SIZE"]) > 1 and not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+
+
+def stop() -> None:
+    """Leave the other processes, also after a failure.
+
+    Modules with shared weights lie in cycles and hold on to the group, and a group that is still held when Python ends
+    now and then aborts it: so they are collected first.
+    """
+    if dist.is_initialized():
+        gc.collect()
+        dist.destroy_process_group()
 
 
 def rank() -> int:
@@ -113,6 +126,9 @@ def share_out(module: nn.Module, kind: type[nn.Module]) -> None:
     """
     if size() == 1:
         return
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
     # It warns of in-place work on what a module returns; no block and no tower of ours is treated so.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
     named, towers = dict(module.named_modules()), {}
@@ -137,6 +153,10 @@ def _caller(named: dict[str, nn.Module], name: str) -> str:
 
 def is_shared(tensor: Tensor) -> bool:
     """Whether each process holds only some rows of it."""
+    if size() == 1:
+        return False
+    from torch.distributed.tensor import DTensor
+
     return isinstance(tensor, DTensor)
 
 
@@ -149,20 +169,22 @@ def rows_here(tensor: Tensor) -> tuple[int, int]:
 
 def part_here(tensor: Tensor) -> Tensor:
     """This process's rows of a shared tensor, without a copy; any other tensor as it is."""
-    return tensor.detach().to_local() if isinstance(tensor, DTensor) else tensor.detach()
+    return (cast("DTensor", tensor).to_local() if is_shared(tensor) else tensor).detach()
 
 
 def shared_like(part: Tensor, like: Tensor) -> Tensor:
     """A shared tensor of which this process brings its rows, laid out as another one is."""
-    assert isinstance(like, DTensor)
+    from torch.distributed.tensor import DTensor
+
+    layout = cast(DTensor, like)
     return DTensor.from_local(
-        part, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
+        part, layout.device_mesh, layout.placements, run_check=False, shape=like.shape, stride=like.stride()
     )
 
 
 def whole(tensor: Tensor) -> Tensor:
     """A tensor with the rows that other processes hold, all of which must ask for it."""
-    return tensor.detach().full_tensor() if isinstance(tensor, DTensor) else tensor.detach()
+    return (cast("DTensor", tensor).full_tensor() if is_shared(tensor) else tensor).detach()
 
 
 @torch.no_grad()

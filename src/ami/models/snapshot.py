@@ -38,7 +38,8 @@ class Stored:
     def like(self, held: Tensor | None = None) -> Tensor:
         """Read it: all of it or, where ``held`` is shared, this process's rows, laid out in the same way."""
         if held is None or not parallel.is_shared(held):
-            return self._rows(0, self.shape[0]) if len(self.parts) > 1 else self.parts[0].tensors.get_tensor(self.name)
+            first, *others = self.parts
+            return self._rows(0, self.shape[0]) if others else first.tensors.get_tensor(self.name)
         if tuple(held.shape) != self.shape:
             raise ValueError(f"a tensor of shape {self.shape} was saved, and one of {tuple(held.shape)} is wanted")
         return parallel.shared_like(self._rows(*parallel.rows_here(held)), held)
@@ -74,6 +75,7 @@ def save_state(path: Path, state: Mapping[str, Any], turn: int = 0) -> None:
         needed = {_beside(path, turn, rank) for rank in range(1, header["ranks"])}
         for old in set(path.parent.glob(f"{path.stem}.*.*{path.suffix}")) - needed:
             old.unlink()
+    parallel.wait()  # or a process that is ahead could lose what it writes for the next save
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -140,16 +142,15 @@ def _read(path: Path, keep: Callable[[Stored], Any]) -> dict[str, Any]:
 
 def _stored(opened: list[_File], keep: Callable[[Stored], Any]) -> Callable[[str, list[int] | None], Any]:
     """What finds a tensor by its name; its shape is said where every file holds some of its rows."""
-    first, *others = opened
 
     def find(name: str, shape: list[int] | None) -> Any:
-        parts = tuple(opened) if shape is not None else (first,)
+        parts = tuple(opened if shape is not None else opened[:1])
         for part in parts:
             if name not in part.names:
                 raise ValueError(f"{part.path} is damaged: tensor {name} of the snapshot is not in it; copy it again")
         found = [part.tensors.get_slice(name).get_shape() for part in parts]
         if shape is not None and [sum(rows for rows, *_ in found), *found[0][1:]] != shape:
-            raise ValueError(f"{first.path} is damaged: its files hold other rows of tensor {name} than were saved")
+            raise ValueError(f"{parts[0].path} is damaged: its files hold other rows of tensor {name} than were saved")
         return keep(Stored(name, tuple(shape or found[0]), parts))
 
     return find
