@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -36,6 +37,7 @@ from ami.planning.sampling import SamplingSettings
 from ami.recipes import RECIPES
 from ami.recipes.baby import SETTINGS, BabySettings
 from ami.recipes.common import sides
+from ami.types import Objective
 from ami.worlds import gym
 from tiny_stores import TINY, robot_store
 
@@ -190,8 +192,43 @@ def test_recordings_become_stores(ami, tmp_path: Path) -> None:
     held = ami("ingest", films, "--out", tmp_path / "d", "--skip-bad", "--size", 32, "--fps", 5, "--json").document
     assert (held["episodes"], held["frames"], len(held["skipped"])) == (1, 6, 1)
     assert ami("data", "info", tmp_path / "d", "--json").document["fields"]["video"] == [32, 32, 3]
-    assert "left out" in ami("ingest", films, "--out", tmp_path / "e", "--skip-bad").out
+    said = ami("ingest", films, "--out", tmp_path / "e", "--skip-bad").out
+    assert "1 left out: 1 of unknown length\n" in said
+    assert f"left out {films / 'b.mp4'}: film {films / 'b.mp4'} is empty (0 bytes)" in said
+    assert "b.mp4 is empty (0 bytes)" in ami("data", "info", tmp_path / "e").out
+    (left,) = ami("data", "info", tmp_path / "e", "--json").document["left_out"]
+    assert (left["name"], left["seconds"]) == (str(films / "b.mp4"), None)
     assert ami("ingest", robot(tmp_path / "r.npz"), "--out", tmp_path / "f", "--json").document["frames"] == 8
+
+
+def test_a_training_says_what_its_data_lacks(ami, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (40, 64, 64, 3), dtype=np.uint8)
+    write_film(tmp_path / "whole.mp4", noise, fps=10)
+    write_film(tmp_path / "torn.mp4", noise[::-1], fps=10)
+    content = (tmp_path / "torn.mp4").read_bytes()
+    (tmp_path / "torn.mp4").write_bytes(content[: len(content) // 2])
+    write_film(tmp_path / "short.mp4", noise[:9], fps=10)
+    ami("ingest", tmp_path, "--out", tmp_path / "d", "--skip-bad")
+    words = ("train", "video", "--data", tmp_path / "d", "--steps", 2, "--out", tmp_path / "r")
+    said = ami(*words).out
+    assert re.search(r"^2 left out: [23]\.\d s \(1 clips\) lost$", said, re.MULTILINE)
+    assert re.search(
+        r"^left out .*torn\.mp4: film .* it is damaged; .*; its first \d\.\d s were kept$", said, re.MULTILINE
+    )
+    assert "left out short.mp4: it has 9 frames and a clip 16\n" in said
+    held = ami(*words, "--resume", "--json").document  # it is done: nothing is left to do
+    assert [(each["name"], each["clips"]) for each in held["left_out"]] == [
+        (str(tmp_path / "torn.mp4"), 1),
+        ("short.mp4", 0),
+    ]
+    assert held["advice"] == []
+
+
+def test_a_training_says_what_its_gauges_warned_of(ami, made: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(Objective, "least_deviation", 1e9)
+    words = ("train", "baby", "--data", made / "d", "--out", tmp_path / "r")
+    assert re.search(r"^features collapsed at step 6: deviation_0 of 'two-rooms' is ", ami(*words).out, re.MULTILINE)
+    assert "features collapsed at step 6" in ami(*words, "--resume", "--json").document["advice"][0]
 
 
 def test_the_doctor_fails_on_errors_only(ami, made: Path, tmp_path: Path) -> None:
@@ -445,7 +482,7 @@ def test_folders_that_hold_nothing_or_something_else(ami, made: Path, tmp_path: 
 def test_recordings_that_are_no_good(ami, tmp_path: Path) -> None:
     whole = film(tmp_path / "whole.mp4").read_bytes()
     bad = {
-        "cut.mp4": (whole[: len(whole) // 2], "damaged, or not a film"),
+        "cut.mp4": (whole[: len(whole) // 2], "it is damaged; copy it again"),
         "nothing.mp4": (b"", "is empty (0 bytes)"),
         "text.mp4": (b"once upon a time " * 100, "damaged, or not a film"),
     }

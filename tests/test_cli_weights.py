@@ -11,7 +11,7 @@ import torch
 from transformers import VJEPA2Config, VJEPA2Model
 
 from ami import files
-from ami.cli import entry, weights
+from ami.cli import entry, features
 from ami.data.video import FILM, read_film, write_film
 from ami.evaluation.films import film_clip
 from ami.models import checkpoint, vjepa, vjepa2
@@ -160,7 +160,7 @@ def test_a_disk_that_is_full_leaves_no_part_of_a_folder(ami, theirs: Path, tmp_p
 def test_features_are_what_the_model_perceives_clip_by_clip(
     ami, kind: str, models: dict[str, Path], films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights, "_TOKENS", 1)  # one clip at a time
+    monkeypatch.setattr(features, "_TOKENS", 1)  # one clip at a time
     held = ami("features", models[kind], films, "--out", tmp_path / "f.npz", "--clip", 4, "--json").document
     model, arrays = checkpoint.load(models[kind]), opened(tmp_path / "f.npz")
     frames = 4 * model.frames
@@ -265,16 +265,16 @@ def test_many_films_are_not_held_in_memory(films: Path, tmp_path: Path) -> None:
     """200 MB of features pass through a process that grows by less than a quarter of that."""
     held: list[int] = []
 
-    class Watched(weights.Bars):
+    class Watched(features.Bars):
         def tell(self, what: str, done: int, total: int, note: str = "") -> None:
             status = Path("/proc/self/status").read_text().split()
             held.append(1024 * int(status[status.index("RssAnon:") + 1]))
 
-    shown = weights._Shown.to(Wide(), None, 8)
+    shown = features.Shown.to(Wide(), None, 8)
     for name in ("warm", "f"):
         held.clear()
         with Watched() as bars:
-            weights.extract(shown, [films / "a.mp4", films / "b.mp4"] * 9, tmp_path / f"{name}.npz", False, bars)
+            features.extract(shown, [films / "a.mp4", films / "b.mp4"] * 9, tmp_path / f"{name}.npz", False, bars)
     size = (tmp_path / "f.npz").stat().st_size
     assert size > 200e6
     assert max(held) - held[0] < 0.25 * size

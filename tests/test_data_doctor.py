@@ -9,7 +9,7 @@ import pytest
 from ami.data.doctor import check, info
 from ami.data.episodes import Episode, Store
 from ami.data.ingest import ingest
-from ami.types import Embodiment
+from ami.types import Embodiment, LeftOut
 
 BODY = Embodiment("toy", 0.1, low=(-1.0, -1.0), high=(1.0, 1.0))
 
@@ -101,6 +101,14 @@ def test_copies(make) -> None:
     assert told(make(healthy(0), healthy(1), healthy(0))) == {
         "duplicates": "warning: 2 episodes are copies of one another: episode 0, episode 2"
     }
+
+
+def test_what_did_not_come_in(make) -> None:
+    store = make(*(healthy(k) for k in range(3)))
+    store.leave_out([LeftOut("a.mp4", "is torn", 2.5), LeftOut("b.mp4", "is empty")])
+    assert told(store)["left out"] == (
+        "warning: 2 recordings did not come in, or not to their end (2.5 s at least): a.mp4, b.mp4"
+    )
 
 
 def test_short_episodes(make) -> None:

@@ -1,5 +1,6 @@
 """Files become a store, all of it or nothing, and every refusal is one sentence."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 from ami.data.episodes import Store
 from ami.data.ingest import ingest
 from ami.data.robots import WIDOWX, read_bridge
-from ami.data.video import write_film
+from ami.data.video import read_film, write_film
+from ami.types import LeftOut
 
 
 def film(path: Path, seed: int = 0, frames: int = 12) -> Path:
@@ -79,13 +81,78 @@ def test_bad_files_can_be_left_out_and_are_recorded(tmp_path: Path) -> None:
     )
     store = Store.open(tmp_path / "out")
     assert len(store) == report.episodes == 1
-    assert [name for name, _ in report.skipped] == [str(bad)]
-    assert report.duplicates == ((str(copy), f"the same content as {good}"),)
-    assert store.left_out == report.skipped + report.duplicates
+    (skipped,) = report.skipped
+    assert (skipped.name, skipped.seconds) == (str(bad), None)
+    assert "damaged, or not a film" in skipped.why
+    assert report.duplicates == (LeftOut(str(copy), f"the same content as {good}", 0.0),)
+    assert report.left_out == store.left_out == report.skipped + report.duplicates
     assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
     with pytest.raises(ValueError, match="not one of 1 files could be read"):
         ingest([bad], tmp_path / "none", skip_bad=True)
     assert not (tmp_path / "none").exists()
+
+
+def test_of_a_film_that_ends_too_soon_the_beginning_is_kept_and_the_rest_is_written_down(tmp_path: Path) -> None:
+    film(tmp_path / "whole.mp4", frames=40)
+    content = (tmp_path / "whole.mp4").read_bytes()
+    bad = tmp_path / "cut.mp4"
+    bad.write_bytes(content[: int(0.6 * len(content))])
+    with pytest.raises(ValueError, match=r"cut\.mp4 (is cut short|is damaged|cannot be decoded).*--skip-bad"):
+        ingest([bad], tmp_path / "out")
+    report = ingest([bad], tmp_path / "out", skip_bad=True)
+    (lost,) = report.shortened
+    assert report.skipped == ()
+    assert lost.name == str(bad)
+    assert f"; its first {report.frames / 10:.1f} s were kept" in lost.why
+    assert lost.seconds == pytest.approx(4.0 - report.frames / 10, abs=1e-3)
+    assert 15 < report.frames < 30  # of 40
+    store = Store.open(tmp_path / "out")
+    assert store.left_out == report.left_out == (lost,)
+    kept, all_of_it = store.arrays(0)["video"], read_film(tmp_path / "whole.mp4").video
+    assert np.array_equal(kept, all_of_it[: report.frames])
+
+
+def test_bytes_that_were_changed_in_the_middle_of_a_film_are_written_down(tmp_path: Path) -> None:
+    """Whatever a decoder makes of damage: what is kept is the film's beginning, or the film is whole."""
+    film(tmp_path / "whole.mp4", frames=40)
+    content = bytearray((tmp_path / "whole.mp4").read_bytes())
+    whole = read_film(tmp_path / "whole.mp4").video
+    middle = len(content) * 3 // 5
+    content[middle : middle + 3000] = bytes(3000)
+    (tmp_path / "hurt.mp4").write_bytes(content)
+    report = ingest([tmp_path / "hurt.mp4"], tmp_path / "out", skip_bad=True)
+    (lost,) = report.shortened
+    assert 0 < report.frames < 40
+    assert lost.seconds == pytest.approx(4.0 - report.frames / 10, abs=1e-3)
+    assert np.array_equal(Store.open(tmp_path / "out").arrays(0)["video"], whole[: report.frames])
+
+
+def test_films_of_all_rates_show_the_same_moment_at_the_same_frame(tmp_path: Path) -> None:
+    """The same bright edge goes over the picture at 32 px a second, filmed by four cameras."""
+    for native, seconds in ((10, 1.0), (24, 1.625), (25, 1.2), (30, 0.7)):
+        edge = 32 * np.arange(int(native * seconds) + 1) / native
+        bright = np.arange(64) < edge[:, None]  # frame, column
+        pictures = np.where(bright[:, None, :, None], 230, 20).astype(np.uint8)
+        write_film(tmp_path / f"at{native}.mp4", np.broadcast_to(pictures, (len(edge), 64, 64, 3)), native)
+    ingest([tmp_path], tmp_path / "out", fps=10)
+    store = Store.open(tmp_path / "out")
+    assert [info.length for info in store.episodes] == [11, 17, 13, 8]
+    for number in range(4):
+        seen = (store.arrays(number)["video"][:, 32, :, 0] > 125).sum(1)
+        # A camera of 24 frames a second shows a moment that is up to 1/24 s old: 1.3 px.
+        np.testing.assert_allclose(seen, 3.2 * np.arange(len(seen)), atol=2.0)
+    clip = store.clips(np.array([[0, 2], [3, 2]]), 5)
+    assert np.allclose(clip.times, 0.2 + 0.1 * np.arange(5))
+
+
+def test_stores_of_before_say_no_seconds(tmp_path: Path) -> None:
+    Store.create(tmp_path / "s", WIDOWX)
+    index = json.loads((tmp_path / "s" / "index.json").read_text())
+    index["left_out"] = [["a.mp4", "is empty"]]
+    (tmp_path / "s" / "index.json").write_text(json.dumps(index))
+    store = Store.open(tmp_path / "s")
+    store.leave_out([LeftOut("b.mp4", "is torn", 2.5)])
+    assert Store.open(tmp_path / "s").left_out == (LeftOut("a.mp4", "is empty"), LeftOut("b.mp4", "is torn", 2.5))
 
 
 def test_a_store_is_never_overwritten(tmp_path: Path) -> None:

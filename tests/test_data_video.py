@@ -1,6 +1,7 @@
 """Films are sampled at the right moments, and files that are no good film are refused."""
 
 import struct
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -36,6 +37,35 @@ def test_each_tick_shows_the_newest_frame(film: Path) -> None:
         ticks = np.arange(int(last * fps + 1e-3) + 1)
         assert shown(film, fps=fps) == np.floor(ticks / fps * 12 + 1e-3).astype(int).tolist()
         np.testing.assert_allclose(read_film(film, fps=fps).times, ticks / fps)
+
+
+@pytest.mark.parametrize("native", [10, 24, 25, 30, 30000 / 1001])
+def test_films_of_any_rate_and_length_are_cut_at_the_rate_that_is_asked_for(tmp_path: Path, native: float) -> None:
+    for frames in (7, 50):
+        write_film(tmp_path / "f.mp4", grey(frames), fps=native)
+        for fps in (4.0, 10.0, 15.0):
+            ticks = np.arange(int((frames - 1) / native * fps + 1e-3) + 1)
+            newest = np.floor((ticks / fps + 1.01e-4) * native).astype(int)  # a tenth of a millisecond early is in time
+            assert shown(tmp_path / "f.mp4", fps=fps) == newest.tolist()
+
+
+@pytest.mark.parametrize("container", ["mp4", "mkv"])
+def test_a_film_whose_rate_varies_is_cut_by_its_time_stamps(tmp_path: Path, container: str) -> None:
+    stamps = [0, 40, 100, 130, 299, 333, 900, 1000, 1170, 1500]  # ms
+    path = tmp_path / f"varies.{container}"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=25, options={"crf": "10"})
+        stream.width, stream.height, stream.time_base = 64, 48, Fraction(1, 1000)
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for picture, stamp in zip(grey(len(stamps)), stamps, strict=True):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = stamp, Fraction(1, 1000)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    for fps in (10.0, 4.0, 25.0):
+        ticks = np.arange(int(1.5 * fps + 1e-6) + 1) * 1000 / fps  # ms
+        newest = np.searchsorted(stamps, ticks + 0.1, side="right") - 1
+        assert shown(path, fps=fps) == newest.tolist()
 
 
 def test_written_films_come_back_in_rgb_with_their_middle(tmp_path: Path) -> None:

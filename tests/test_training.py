@@ -19,12 +19,12 @@ from ami.models import checkpoint
 from ami.models.snapshot import load_state
 from ami.objectives.prediction import Dynamics
 from ami.recipes.baby import baby
-from ami.training.gauges import effective_rank, gauge, warnings
-from ami.training.loop import advice, begin, fit
+from ami.training.gauges import effective_rank
+from ami.training.loop import begin, fit
 from ami.training.optim import Optimisation
 from ami.training.perceived import PerceivedStore
 from ami.training.run import Recipe, read_metrics, train
-from ami.types import Clip, Embodiment, Latent, Objective, WorldModel
+from ami.types import Clip, Objective, WorldModel
 from tiny_stores import TINY, rooms_store
 from two_processes import both
 
@@ -254,37 +254,6 @@ def test_the_effective_rank_has_closed_forms() -> None:
     share = np.array([0.7, 0.2, 0.1])
     skewed = effective_rank(basis[:, :3] * torch.tensor(share) + 100)
     assert skewed == pytest.approx(np.exp(-(share * np.log(share)).sum()), rel=1e-6)
-
-
-class Seer(WorldModel):
-    """Perceives its clip's truth through a matrix."""
-
-    embodiments = {"toy": Embodiment("toy", 1.0)}  # noqa: RUF012
-
-    def __init__(self, through: Tensor) -> None:
-        super().__init__()
-        self.through, self.latent_shape = through, (1, through.shape[1])
-
-    def encode(self, clip: Clip) -> Latent:
-        return Latent((clip.truth @ self.through)[:, :, None], clip.times)
-
-
-def test_gauges_see_a_collapse_and_give_advice() -> None:
-    truth = torch.randn(16, 10, 4, generator=torch.Generator().manual_seed(0))
-    clip = Clip("toy", torch.zeros(16, 10), truth=truth)
-    healthy = gauge(Seer(torch.eye(4)), clip)
-    assert healthy["rank_0"] > 3.9
-    assert healthy["deviation_0"] == pytest.approx(1.0, abs=0.1)
-    assert healthy["probe"] < 0.01
-    assert warnings(healthy, 4) == []
-    flat = gauge(Seer(torch.eye(4)[:, :1].repeat(1, 12)), clip)
-    assert flat["rank_0"] == pytest.approx(1.0, abs=0.01)
-    assert flat["probe"] == pytest.approx(0.75 * 0.8, abs=0.12)  # three quantities of four can only be guessed
-    assert ["rank_0" in said for said in warnings(flat, 12)] == [True]
-    still = gauge(Seer(torch.zeros(4, 4)), clip)
-    assert still["deviation_0"] == 0.0
-    said = advice({f"toy/gauge/{name}": value for name, value in still.items()} | {"toy/prediction": 0.0}, 4)
-    assert any("collapsing" in sentence and "raise the Gaussian weights" in sentence for sentence in said)
 
 
 def test_advice_and_gauges_reach_who_watches(store: Store, tmp_path: Path) -> None:

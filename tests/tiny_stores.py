@@ -9,6 +9,7 @@ from ami.data.robots import WIDOWX
 from ami.data.video import FILM
 from ami.objectives.prediction import PredictionSettings
 from ami.recipes.baby import BabySettings
+from ami.recipes.films import FilmSettings
 from ami.worlds import rooms
 
 TINY = BabySettings(
@@ -20,6 +21,7 @@ TINY = BabySettings(
     small_batch=4,
     refine_batch=8,
     objective=PredictionSettings(rollout=3),
+    films=FilmSettings(precision="fp32", steps=6, batch=4),
 )
 
 

@@ -90,6 +90,16 @@ class Clip:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """A recording, or the end of one, that did not come in: it goes with the data into the checkpoint's papers."""
+
+    name: str
+    why: str
+    seconds: float | None = None  # of experience that were lost with it; None: nobody can say
+    clips: int | None = None  # that would have been cut from it side by side; known once it is known how long clips are
+
+
+@dataclass(frozen=True)
 class Latent:
     """What a model perceived, or imagines, at each step. A global state has ``tokens = 1``."""
 
@@ -189,6 +199,8 @@ class WorldModel(nn.Module):
 
 class Objective(nn.Module):
     """What teaches a model, and is thrown away afterwards with all that it owns (projectors, heads, a teacher)."""
+
+    least_deviation: float = 0.1  # of latents between clips; with less they have collapsed, for what this one wants
 
     def losses(self, model: WorldModel, clip: Clip, generator: torch.Generator) -> dict[str, Tensor]:
         """Named scalar losses, already weighted: training minimises their sum. All ranks' generators draw alike."""

@@ -87,7 +87,7 @@ def demo(request: Request, bars: Bars, scale: Scale | None = None) -> tuple[dict
     bars.before = f"{part}2/3 "
     run = out / "run"
     resume = (run / "recipe.json").is_file()
-    done, _ = train("baby", stores, run, request.seed, bars, settings=scale.settings, resume=resume)
+    done = train("baby", stores, run, request.seed, bars, settings=scale.settings, resume=resume)
     bars.before = f"{part}3/3 "
     asked = [store for store in stores if store.embodiment.action_dim]
     asked = [asked[0], *(store for store in asked[1:] if held_out(store) is not None)]

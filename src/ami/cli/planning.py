@@ -18,7 +18,6 @@ from ami.cli.refuse import choose
 from ami.cli.show import lines
 from ami.evaluation.suites.control import RoomsBenchmark
 from ami.models import checkpoint
-from ami.models.jepa import JEPA
 from ami.planning.costs import GoalDistance
 from ami.planning.sampling import SamplingPlanner
 from ami.types import Clip, Plan, WorldModel
@@ -42,7 +41,9 @@ def plan(
     model = checkpoint.load(checkpoint_in(folder))
     if start and goal:
         body = _who(model, embodiment)
-        made, took = _search(model, body, _read(start, model), _read(goal, model), horizon, seed)
+        side = model.part(body).picture
+        assert side is not None, "who acts sees pictures of one size"
+        made, took = _search(model, body, _read(start, side), _read(goal, side), horizon, seed)
         return {"start": str(start), "goal": str(goal), **_document(made, took, body, seed)}
     assert world is not None
     body = embodiment or rooms.EMBODIMENT.name
@@ -120,12 +121,10 @@ def _who(model: WorldModel, embodiment: str | None) -> str:
     return embodiment or able[0]
 
 
-def _read(path: Path, model: WorldModel) -> np.ndarray:
+def _read(path: Path, side: int) -> np.ndarray:
     """A picture file as the model sees: its middle square, at the model's size."""
-    assert isinstance(model, JEPA)
     try:
         with Image.open(path) as picture:
-            side = model.config.picture
             return np.asarray(ImageOps.fit(picture.convert("RGB"), (side, side), Image.Resampling.BOX))
     except (UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} is not a picture that can be read: {error}") from error

@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:  # it brings torch along, and this file is read before a verb is chosen
+    from ami.types import LeftOut
 
 COLOURS = {"error": "bold red", "warning": "yellow", "ok": "green"}
 _WIDTH = 120  # of what is printed where there is no terminal
@@ -29,7 +32,9 @@ class Outcome:
     def show(self) -> None:
         """Print it for people."""
         width = None if sys.stdout.isatty() else _WIDTH
-        Console(width=width, markup=False, highlight=False).print(self.shown, soft_wrap=isinstance(self.shown, str))
+        console = Console(width=width, markup=False, highlight=False)
+        for part in self.shown.renderables if isinstance(self.shown, Group) else (self.shown,):
+            console.print(part, soft_wrap=isinstance(part, str | Text))  # sentences may hold paths
 
 
 class Bars:
@@ -118,6 +123,23 @@ def comparison(names: Sequence[str], documents: Sequence[Mapping[str, Any]]) -> 
         f"{name}: {document['checkpoint']['digest'][:12]}" for name, document in zip(names, documents, strict=True)
     )
     return Group(shown, lines("checkpoints", *heads))
+
+
+def missing(left_out: Sequence[LeftOut], most: int | None = None) -> list[str]:
+    """What did not come in: how much in all, then each (or at ``most`` so many) with its reason."""
+    if not left_out:
+        return []
+    known = [each.seconds for each in left_out if each.seconds is not None]
+    unknown = len(left_out) - len(known)
+    clips = f" ({sum(each.clips or 0 for each in left_out)} clips)" if any(each.clips for each in left_out) else ""
+    lost = [f"{sum(known):.1f} s{clips} lost"] if known else []
+    lost += [f"{unknown} of unknown length"] if unknown else []
+    more = [] if most is None or len(left_out) <= most else [f"and {len(left_out) - most} more"]
+    return [
+        f"{len(left_out)} left out: {', '.join(lost)}",
+        *(f"left out {each.name}: {each.why}" for each in left_out[:most]),
+        *more,
+    ]
 
 
 def listed(described: Mapping[str, str]) -> Outcome:

@@ -43,24 +43,24 @@ def train(
     *,
     settings: BabySettings | FilmSettings,
     resume: bool = False,
-) -> tuple[Path, list[str]]:
-    """Train by a recipe; the checkpoint's folder, and what the gauges advise at the end."""
+) -> Path:
+    """Train by a recipe; the checkpoint's folder, whose provenance says what the gauges warned of."""
     recipe = RECIPES[name](stores, seed, settings)
     ends = list(accumulate(stage.steps for stage in recipe.stages))
     lengths = {stage.name: (end - stage.steps, stage.steps) for stage, end in zip(recipe.stages, ends, strict=True)}
     gauges: dict[str, float] = {}
-    advice: list[str] = []
+    warned: set[str] = set()
 
     def watch(tick: Tick) -> None:
         if any("/gauge/" in name for name in tick.measured):
             gauges.update(_worst(tick.measured))
-            advice[:] = tick.advice
+            warned.update(tick.advice)
         before, length = lengths[tick.stage]
-        bars.tell(tick.stage, tick.step - before, length, _note(tick.measured, gauges))
+        bars.tell(tick.stage, tick.step - before, length, _note(tick.measured, gauges, len(warned)))
 
     for stage in recipe.stages:
         bars.tell(stage.name, 0, stage.steps)
-    return train_recipe(recipe, out, resume=resume, watch=watch), advice
+    return train_recipe(recipe, out, resume=resume, watch=watch)
 
 
 def preview(recipe: str, size: str | None, steps: int | None, cluster: str) -> Outcome:
@@ -99,12 +99,13 @@ def _time(hours: float) -> str:
     return f"{hours:,.1f} h" if hours >= 1 else f"{60 * hours:.1f} min" if hours >= 1 / 60 else "a minute at most"
 
 
-def _note(measured: Mapping[str, float], gauges: Mapping[str, float]) -> str:
-    """What stands behind a bar: the loss, and the gauges of the state as they last were."""
+def _note(measured: Mapping[str, float], gauges: Mapping[str, float], warned: int = 0) -> str:
+    """What stands behind a bar: the loss, the gauges of the state as they last were, and how often they warned."""
     losses = [value for name, value in measured.items() if "/" in name and "/gauge/" not in name]
     shown: dict[str, Any] = {"loss": sum(losses)}
     shown |= {name.removesuffix("_0"): gauges[name] for name in ("rank_0", "deviation_0", "probe") if name in gauges}
-    return "  ".join(f"{name} {value:.3g}" for name, value in shown.items())
+    said = [f"{name} {value:.3g}" for name, value in shown.items()] + ([f"warnings {warned}"] if warned else [])
+    return "  ".join(said)
 
 
 def _worst(measured: Mapping[str, float]) -> dict[str, float]:

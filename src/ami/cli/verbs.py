@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import Positional, subcommand
 
-from ami.cli.show import Bars, Outcome, comparison, findings, lines, listed, listing, plain, with_lines
+from ami.cli.show import Bars, Outcome, comparison, findings, lines, listed, listing, missing, plain, with_lines
 from ami.cli.verb import Heavy, Verb
 from ami.cli.watching import Watch
 from ami.cli.weights import Export, Features, Import
@@ -24,7 +24,7 @@ class Demo(Heavy):
 
     out: Path = Path("runs/demo")  # folder for the data, the run and the report
     data: tuple[Path, ...] = ()  # films and robot episodes to learn from as well: files, or folders of them
-    skip_bad: bool = False  # leave out files that cannot be read
+    skip_bad: bool = False  # leave out what cannot be read, a file or the end of a film
     seed: int = 0  # of the experience, the training and the questions
     fresh: bool = False  # delete what an earlier demo left in the folder, and begin anew
 
@@ -114,7 +114,7 @@ class Ingest(Verb):
     out: Path  # folder of the new store
     size: int = 64  # px on a side: films are cut to their middle square
     fps: float = 10.0  # frames a second to take from films
-    skip_bad: bool = False  # leave out files that cannot be read; the store's index lists them
+    skip_bad: bool = False  # leave out what cannot be read, a file or the end of a film; the index lists it
 
     def run(self) -> Outcome:
         """Read them."""
@@ -129,9 +129,9 @@ class Ingest(Verb):
                 skip_bad=self.skip_bad,
                 progress=lambda done, total: bars.tell("reading files", done, total),
             )
-        left = [f"left out {name}: {why}" for name, why in (*report.skipped, *report.duplicates)]
         held = {**asdict(report), "store": str(report.store)}
-        return Outcome(held, lines(f"{report.episodes} episodes, {report.frames} frames in {self.out}", *left))
+        said = f"{report.episodes} episodes, {report.frames} frames in {self.out}"
+        return Outcome(held, lines(said, *missing(report.left_out)))
 
     @property
     def writes(self) -> Path:
@@ -150,8 +150,10 @@ class Info(Verb):
         from ami.data.doctor import info
         from ami.data.episodes import Store
 
-        held = info(Store.open(self.store))
-        return Outcome(held, listing([(name, plain(value)) for name, value in held.items()]))
+        store = Store.open(self.store)
+        held = info(store)
+        shown = listing([(name, plain(value)) for name, value in held.items() if name != "left_out"])
+        return Outcome(held, with_lines(shown, *missing(store.left_out)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,9 +216,7 @@ class Train(Heavy):
         try:
             stores = [Store.open(folder) for folder in self.data]
             with Bars(shown=alone_or_first) as bars:
-                done, advice = train(
-                    self.recipe, stores, self.out, self.seed, bars, settings=settings, resume=self.resume
-                )
+                done = train(self.recipe, stores, self.out, self.seed, bars, settings=settings, resume=self.resume)
         finally:
             parallel.stop()
         if not alone_or_first:
@@ -227,10 +227,11 @@ class Train(Heavy):
             "digest": checkpoint.digest(done),
             "steps": came_from.steps,
             "cpu_seconds": came_from.cpu_seconds,
-            "advice": advice,
+            "advice": list(came_from.warnings),
+            "left_out": [asdict(each) for each in came_from.left_out],
         }
         said = f"{came_from.steps} steps, {came_from.cpu_seconds:.0f} CPU-seconds; the checkpoint is {done}"
-        return Outcome(held, lines(said, *advice))
+        return Outcome(held, lines(said, *missing(came_from.left_out, most=5), *came_from.warnings))
 
     @property
     def writes(self) -> Path | None:

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from jaxtyping import Float, UInt8
 from tyro.conf import Positional
 
 from ami.cli.show import Bars, Outcome, lines
 from ami.cli.verb import Heavy, Verb
-
-if TYPE_CHECKING:
-    from ami.types import WorldModel
-
-_TOKENS = 8192  # that are encoded at once: one clip of a giant, many of a baby
-_STEPS = 8  # in a clip, for a model that perceives each step by itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +101,7 @@ class Features(Heavy):
     def run(self) -> Outcome:
         """Perceive them."""
         from ami.cli.asking import checkpoint_in
+        from ami.cli.features import Shown, extract
         from ami.data.ingest import recordings
         from ami.data.video import SUFFIXES
         from ami.models import checkpoint
@@ -122,7 +112,7 @@ class Features(Heavy):
             raise ValueError(f"{self.out} is there already; choose another name with --out, or delete it first")
         found = recordings(self.films, SUFFIXES)
         folder = checkpoint_in(self.checkpoint)
-        shown = _Shown.to(checkpoint.load(folder), self.fps, self.clip)
+        shown = Shown.to(checkpoint.load(folder), self.fps, self.clip)
         with Bars() as bars:
             held = {"checkpoint": checkpoint.digest(folder), **extract(shown, found, self.out, self.skip_bad, bars)}
         said = (
@@ -135,117 +125,3 @@ class Features(Heavy):
     def writes(self) -> Path:
         """The file it fills."""
         return self.out
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """A model, and how films are shown to it."""
-
-    model: WorldModel
-    fps: float
-    size: int  # px on a side
-    steps: int  # in a clip
-
-    @classmethod
-    def to(cls, model: WorldModel, fps: float | None, steps: int | None) -> _Shown:
-        """As it learned, where nothing else is said."""
-        from ami.evaluation.films import rate
-        from ami.models.vjepa import VJEPA
-
-        learned = rate(model)
-        if fps is not None and not 0 < fps < float("inf"):
-            raise ValueError(f"--fps is {fps:g}; it must be above 0, and this model learned with {learned:g}")
-        if steps is not None and steps < 1:
-            raise ValueError(f"--clip is {steps}; a clip has at least 1 step")
-        own = model.config.slots if isinstance(model, VJEPA) else _STEPS
-        return cls(model.eval(), fps or learned, model.picture or 64, steps or own)
-
-    @property
-    def frames(self) -> int:
-        """In a clip."""
-        return self.steps * self.model.frames
-
-    @property
-    def tokens(self) -> int:
-        """Of a clip."""
-        return self.steps * self.model.latent_shape[0]
-
-    def read(self, path: Path) -> UInt8[np.ndarray, "clips frames height width 3"]:
-        """A film in clips; ``ValueError`` where it cannot be read or is shorter than one."""
-        from ami.data.video import read_film
-
-        video = read_film(path, size=self.size, fps=self.fps).video
-        assert video is not None
-        clips = len(video) // self.frames
-        if not clips:
-            raise ValueError(
-                f"film {path} has {len(video)} frames at {self.fps:g} a second and a clip {self.frames}; choose fewer "
-                "steps with --clip"
-            )
-        return video[: clips * self.frames].reshape(clips, self.frames, *video.shape[1:])
-
-    def perceive(
-        self, clips: UInt8[np.ndarray, "clips frames height width 3"]
-    ) -> Iterator[Float[np.ndarray, "some tokens dim"]]:
-        """What the model perceives, a few clips at a time."""
-        import torch
-
-        from ami.evaluation.films import film_clip
-
-        together = max(_TOKENS // self.tokens, 1)
-        for first in range(0, len(clips), together):
-            with torch.no_grad():
-                seen = self.model.encode(film_clip(self.model, *clips[first : first + together])).values
-            yield seen.flatten(1, 2).float().numpy(force=True)
-
-
-def extract(shown: _Shown, films: Sequence[Path], out: Path, skip_bad: bool, bars: Bars) -> dict[str, Any]:
-    """Write the features of ``films`` to ``out``; the document says what is in it.
-
-    They grow in a file beside ``out`` while one film after another is read, so that never more than one film is held in
-    memory, and go into ``out`` when all are there.
-    """
-    from ami import files
-
-    names, film, times, skipped = [], [], [], []
-    out.parent.mkdir(parents=True, exist_ok=True)
-    growing = out.with_name(f".{out.name}.{os.getpid()}.features.part")
-    try:
-        with growing.open("wb") as file:
-            for done, path in enumerate(films):
-                bars.tell("perceiving films", done, len(films))
-                try:
-                    clips = shown.read(path)
-                except ValueError as error:
-                    if not skip_bad:
-                        raise ValueError(f"{error} (--skip-bad leaves such films out and goes on)") from error
-                    skipped.append((str(path), str(error)))
-                    continue
-                for features in shown.perceive(clips):
-                    file.write(np.ascontiguousarray(features, "<f4").data)
-                times += [number * shown.frames / shown.fps for number in range(len(clips))]
-                film += [len(names)] * len(clips)
-                names.append(str(path))
-        if not names:
-            name, why = skipped[0]
-            raise ValueError(f"not one of {len(skipped)} films could be used; the first, {name}: {why}")
-        shape = (len(times), shown.tokens, shown.model.latent_shape[1])
-        arrays = {
-            "features": np.memmap(growing, "<f4", "r", shape=shape),
-            "times": np.array(times, np.float64),
-            "films": np.array(names),
-            "film": np.array(film, np.int64),
-        }
-        files.write_whole(out, lambda file: np.savez(file, **arrays))
-    finally:
-        growing.unlink(missing_ok=True)
-    bars.tell("perceiving films", len(films), len(films))
-    return {
-        "file": str(out),
-        "films": len(names),
-        **dict(zip(("clips", "tokens", "dim"), shape, strict=True)),
-        "steps": shown.steps,
-        "fps": shown.fps,
-        "seconds": shown.frames / shown.fps,
-        "skipped": skipped,
-    }

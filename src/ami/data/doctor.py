@@ -41,7 +41,7 @@ def check(store: Store, against: Store | None = None) -> list[Finding]:
     else:
         findings = [Finding("ok", "files", f"all {len(store)} episodes are as they were written (sha256)")]
     findings += [_not_a_number(store), _steps(store), *_actions(store), _copies(store), *_pictures(store)]
-    findings += [_coverage(store), *_visited(store)]
+    findings += [_coverage(store), *_visited(store), *_left_out(store)]
     if against is not None:
         findings.append(_overlap(store, against))
     return findings
@@ -62,7 +62,7 @@ def info(store: Store) -> dict[str, Any]:
         "longest": max(sizes, default=0),
         "fields": {name: list(shape) for name, shape in store.fields.items()},
         "truth_names": list(store.truth_names),
-        "left_out": [list(pair) for pair in store.left_out],
+        "left_out": [{"name": each.name, "why": each.why, "seconds": each.seconds} for each in store.left_out],
     }
 
 
@@ -189,6 +189,14 @@ def _visited(store: Store) -> Iterator[Finding]:
             for k, name in enumerate(store.truth_names)
         )
         yield Finding("ok", "truth visited", f"range of the true state, and the share visited: {shares}")
+
+
+def _left_out(store: Store) -> Iterator[Finding]:
+    """What did not come in when the store was made?"""
+    if store.left_out:
+        seconds = sum(each.seconds or 0.0 for each in store.left_out)
+        message = f"{len(store.left_out)} recordings did not come in, or not to their end ({seconds:.1f} s at least)"
+        yield Finding("warning", "left out", f"{message}: {_some([each.name for each in store.left_out])}")
 
 
 def _overlap(store: Store, against: Store) -> Finding:

@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Float, Float64, Int, UInt8
 
 from ami import files
-from ami.types import Clip, Embodiment
+from ami.types import Clip, Embodiment, LeftOut
 
 SCHEMA = 1
 _FORMAT = "ami-store"
@@ -187,14 +187,15 @@ class Store:
             start += len(episode)
         self._replace_index({"fields": fields, "episodes": [*self._index["episodes"], *added]})
 
-    def leave_out(self, refused: Sequence[tuple[str, str]]) -> None:
-        """Note files that did not come in, each with the reason."""
-        self._replace_index({"left_out": [*self._index["left_out"], *map(list, refused)]})
+    def leave_out(self, refused: Sequence[LeftOut]) -> None:
+        """Note files that did not come in, or not to their end."""
+        noted = [[each.name, each.why, each.seconds] for each in refused]
+        self._replace_index({"left_out": [*self._index["left_out"], *noted]})
 
     @property
-    def left_out(self) -> tuple[tuple[str, str], ...]:
-        """Files that did not come in, each with the reason."""
-        return tuple((name, why) for name, why in self._index["left_out"])
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """Files that did not come in, or not to their end."""
+        return tuple(LeftOut(*held) for held in self._index["left_out"])  # older stores do not say how many seconds
 
     def check(self, episode: Episode, like: Episode | None = None) -> None:
         """Refuse an episode that cannot lie beside the store's own; in an empty store, beside ``like``."""

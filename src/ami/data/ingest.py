@@ -11,22 +11,28 @@ from pathlib import Path
 from ami import files
 from ami.data.episodes import Episode, Store
 from ami.data.robots import WIDOWX, read_bridge
-from ami.data.video import FILM, SUFFIXES, read_film
-from ami.types import Embodiment
+from ami.data.video import FILM, SUFFIXES, read_good_part
+from ami.types import Embodiment, LeftOut
 
 _SHARD_BYTES = 256 * 2**20  # what ingest holds in memory before it writes a shard
 
 
 @dataclass(frozen=True)
 class IngestReport:
-    """What came in, and what did not: each file left out, and each copy of another, with the reason."""
+    """What came in, and what did not: files left out, films of which only the beginning is good, copies of another."""
 
     store: Path
     digest: str
     episodes: int
     frames: int
-    skipped: tuple[tuple[str, str], ...] = ()
-    duplicates: tuple[tuple[str, str], ...] = ()
+    skipped: tuple[LeftOut, ...] = ()
+    shortened: tuple[LeftOut, ...] = ()
+    duplicates: tuple[LeftOut, ...] = ()
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """All of it, as the store's index lists it."""
+        return self.skipped + self.shortened + self.duplicates
 
 
 def ingest(
@@ -42,8 +48,9 @@ def ingest(
 
     Films are resampled to ``size`` pixels and ``fps``; robot episodes (``.npz``) are taken as they are. Nothing appears
     at ``out`` until everything was read. The first bad file is a ``ValueError``, unless ``skip_bad`` leaves such files
-    out; what was left out, and copies of what is there already, are listed in the report and in the store's index.
-    ``progress`` is told how many files of how many are done.
+    out, and keeps of a film that is cut short or damaged what comes before that. What was left out, and copies of what
+    is there already, are listed in the report and in the store's index. ``progress`` is told how many files of how many
+    are done.
     """
     out = Path(out)
     _refuse_used(out)
@@ -56,11 +63,12 @@ def ingest(
             if progress is not None:
                 progress(done, len(found))
             try:
-                gathered.add(path, read_bridge(path) if body is WIDOWX else read_film(path, size=size, fps=fps))
+                read = (read_bridge(path), None) if body is WIDOWX else read_good_part(path, size=size, fps=fps)
+                gathered.add(path, *read, keep=skip_bad)
             except ValueError as error:
                 if not skip_bad:
                     raise ValueError(f"{error} (--skip-bad leaves such files out and goes on)") from error
-                gathered.skipped.append((str(path), str(error)))
+                gathered.skipped.append(LeftOut(str(path), str(error)))
         store = gathered.finish()
         staging.rename(out)
         files.sync_folder(out.parent)
@@ -74,6 +82,7 @@ def ingest(
         len(store),
         sum(info.length for info in store.episodes),
         tuple(gathered.skipped),
+        tuple(gathered.shortened),
         tuple(gathered.duplicates),
     )
 
@@ -103,29 +112,34 @@ class _Gathered:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.skipped: list[tuple[str, str]] = []
-        self.duplicates: list[tuple[str, str]] = []
+        self.skipped: list[LeftOut] = []
+        self.shortened: list[LeftOut] = []
+        self.duplicates: list[LeftOut] = []
         self._waiting: list[Episode] = []
         self._first: Episode | None = None
         self._seen: dict[str, Path] = {}
 
-    def add(self, path: Path, episode: Episode) -> None:
+    def add(self, path: Path, episode: Episode, lost: LeftOut | None, *, keep: bool) -> None:
+        if lost is not None and not keep:
+            raise ValueError(lost.why)
         self._first = self._first or episode
         self.store.check(episode, self._first)
         known = self._seen.setdefault(episode.digest, path)
         if known != path:
-            self.duplicates.append((str(path), f"the same content as {known}"))
+            self.duplicates.append(LeftOut(str(path), f"the same content as {known}", 0.0))
             return
+        if lost is not None:
+            kept = f"its first {len(episode) * self.store.embodiment.step_seconds:.1f} s were kept"
+            self.shortened.append(replace(lost, why=f"{lost.why}; {kept}"))
         self._waiting.append(episode)
         if sum(array.nbytes for held in self._waiting for array in held.arrays().values()) >= _SHARD_BYTES:
             self._write()
 
     def finish(self) -> Store:
         if not self._seen:
-            name, why = self.skipped[0]
-            raise ValueError(f"not one of {len(self.skipped)} files could be read; the first, {name}: {why}")
+            raise ValueError(f"not one of {len(self.skipped)} files could be read; the first: {self.skipped[0].why}")
         self._write()
-        self.store.leave_out([*self.skipped, *self.duplicates])
+        self.store.leave_out([*self.skipped, *self.shortened, *self.duplicates])
         return self.store
 
     def _write(self) -> None:

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
+from ami.data.crops import CHANCES, Crop
 from ami.data.episodes import EpisodeInfo
 from ami.types import Clip
 
 _AHEAD = 2  # batches read while the consumer computes; more only costs memory
+_CROPS = 0x43  # keeps the keys of crops apart from those of an epoch's order
 
 
 class Cuttable(Protocol):
@@ -52,6 +54,7 @@ class Source:
     batch: int
     frames_per_step: int = 1
     episodes: tuple[int, ...] | None = None
+    crop: Crop | None = None  # whose windows are drawn anew for each clip of the training, in every epoch
 
 
 class Loader:
@@ -103,7 +106,13 @@ class Loader:
         for epoch in np.unique(epochs).tolist():
             rows = epochs == epoch
             chosen[rows] = self._order(number, epoch)[places[rows]]
-        return source.store.clips(windows[chosen], source.steps, source.frames_per_step)
+        clip = source.store.clips(windows[chosen], source.steps, source.frames_per_step)
+        return clip if source.crop is None else source.crop(clip, self._chances(number, positions))
+
+    def _chances(self, number: int, positions: Int[np.ndarray, "batch"]) -> Float[np.ndarray, "batch 5"]:
+        """Even numbers in [0, 1) for each place in the whole training, whoever computes it."""
+        keys = (np.random.SeedSequence((self.seed, number, place, _CROPS)) for place in positions.tolist())
+        return np.stack([np.random.Philox(key).random_raw(CHANCES) >> 11 for key in keys]) / 2.0**53
 
     def _shuffle(self, number: int, epoch: int) -> Int[np.ndarray, "windows"]:
         # Raw Philox words, sorted: unlike Generator.permutation, they are promised to be the same in every NumPy.

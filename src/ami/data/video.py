@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
 
 import av
 import numpy as np
+from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
-from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
 from ami import files
 from ami.data.episodes import Episode
-from ami.types import Embodiment
+from ami.types import Embodiment, LeftOut
 
 FILM = Embodiment("film", step_seconds=0.1)
 SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm")
@@ -39,6 +39,16 @@ def read_film(
     10,000 times its size is refused as well. ``ValueError``, in one sentence, for a film that is missing, empty, cut
     short, damaged, absurdly large, or no film.
     """
+    episode, lost = read_good_part(path, size=size, fps=fps, max_frames=max_frames, max_bytes=max_bytes)
+    if lost is not None:
+        raise ValueError(lost.why)
+    return episode
+
+
+def read_good_part(
+    path: Path, *, size: int = 64, fps: float = 10.0, max_frames: int = 36_000, max_bytes: int = 256 * 2**30
+) -> tuple[Episode, LeftOut | None]:
+    """As :func:`read_film`, but a film that is cut short or damaged gives what comes before that, and what was lost."""
     path = Path(path)
     if size < 1 or not fps > 0:
         raise ValueError(f"a film cannot be read at {size} pixels and {fps} frames per second; both must be above 0")
@@ -50,15 +60,13 @@ def read_film(
         with av.open(f"file:{path}", options=_SAFE) as container:
             if not container.streams.video:
                 raise ValueError(f"film {path} holds no pictures (no video stream)")
-            stream = container.streams.video[0]
-            stream.thread_type = "SLICE"  # threads over whole pictures can deadlock where several processes read films
             budget = min(max_bytes, max(_HARMLESS_BYTES, _EXPANSION * path.stat().st_size))
-            seconds = (container.duration or 0) / av.time_base
-            timed = _timed(path, stream, container.decode(stream), seconds, budget)
-            video = _sample(timed, path, size, fps, max_frames)
+            frames = _Frames(path, container, budget)
+            video = _sample(frames, path, size, fps, max_frames)
     except FFmpegError as error:
         raise ValueError(f"film {path} cannot be decoded ({error.strerror}): it is damaged, or not a film") from error
-    return Episode(np.arange(len(video)) / fps, video, source=path.name)
+    lost = LeftOut(str(path), f"film {path} {frames.damage}", frames.lost) if frames.damage else None
+    return Episode(np.arange(len(video)) / fps, video, source=path.name), lost
 
 
 def write_film(path: Path, frames: UInt8[np.ndarray, "frames height width 3"], fps: float) -> None:
@@ -80,38 +88,59 @@ def write_film(path: Path, frames: UInt8[np.ndarray, "frames height width 3"], f
     files.write_whole(Path(path), write)
 
 
-def _timed(
-    path: Path, stream: VideoStream, frames: Iterator[VideoFrame], promised: float, budget: int
-) -> Iterator[tuple[float, VideoFrame]]:
-    """Every frame with its second since the first, in order; a film that is absurd, damaged or cut short is refused.
+class _Frames:
+    """A film's frames with their seconds since the first, in order, as far as they are good; an absurd one is refused.
 
     Real films exist whose frames all claim the same moment, and whose duration is one frame: where a time stamp does
     not advance, the frame is taken to come one period after the last.
     """
-    period = 1 / float(stream.guessed_rate or stream.average_rate or 25)
-    _refuse_absurd(path, stream.width * stream.height * 3 * max(stream.frames, 1), budget)
-    count, decoded, now, stamp = 0, 0, 0.0, None
-    for frame in frames:
-        if frame.is_corrupt:
-            raise ValueError(f"film {path} is damaged at {now:.1f} s; copy it again, or cut it there")
-        decoded += frame.width * frame.height * 3
-        _refuse_absurd(path, decoded, budget)
-        here = None if frame.pts is None or frame.time_base is None else float(frame.pts * frame.time_base)
-        if count:
-            now += here - stamp if here is not None and stamp is not None and here > stamp else period
-        stamp = here
-        count += 1
-        yield now, frame
-    if not count:
-        raise ValueError(f"film {path} holds no frame; copy it again")
-    if count < 0.95 * stream.frames - 2:
-        raise ValueError(f"film {path} is cut short: it promises {stream.frames} frames and holds {count}")
-    if not stream.frames and now + period < 0.9 * promised - 1:  # this container counts no frames, only seconds
-        raise ValueError(f"film {path} is cut short: it promises {promised:.1f} s and holds {now + period:.1f} s")
+
+    def __init__(self, path: Path, container: InputContainer, budget: int) -> None:
+        self.path, self.budget = path, budget
+        self.stream = container.streams.video[0]
+        self.stream.thread_type = "SLICE"  # threads over whole pictures can deadlock where several processes read films
+        self.decoded = container.decode(self.stream)
+        self.period = 1 / float(self.stream.guessed_rate or self.stream.average_rate or 25)
+        self.duration = (container.duration or 0) / av.time_base
+        self.damage = ""  # once all frames were seen: what is wrong with the film
+        self.lost: float | None = None  # and how many seconds are missing, where it says how long it is
+
+    def __iter__(self) -> Iterator[tuple[float, VideoFrame]]:
+        stream = self.stream
+        _refuse_absurd(self.path, stream.width * stream.height * 3 * max(stream.frames, 1), self.budget)
+        count, size, now, stamp = 0, 0, 0.0, None
+        try:
+            for frame in self.decoded:
+                if frame.is_corrupt:
+                    self.damage = f"is damaged at {now:.1f} s; copy it again, or cut it there"
+                    break
+                size += frame.width * frame.height * 3
+                _refuse_absurd(self.path, size, self.budget)
+                here = None if frame.pts is None or frame.time_base is None else float(frame.pts * frame.time_base)
+                if count:
+                    now += here - stamp if here is not None and stamp is not None and here > stamp else self.period
+                stamp = here
+                count += 1
+                yield now, frame
+        except FFmpegError as error:
+            self.damage = f"cannot be decoded beyond {now:.1f} s ({error.strerror}): it is damaged; copy it again"
+        if not count:
+            raise ValueError(f"film {self.path} {self.damage or 'holds no frame; copy it again'}")
+        self._judge(count, now + self.period)
+
+    def _judge(self, count: int, seconds: float) -> None:
+        """Are as many frames, or seconds, there as were promised?"""
+        promised = max(self.stream.frames * self.period, self.duration)
+        if not self.damage and count < 0.95 * self.stream.frames - 2:
+            self.damage = f"is cut short: it promises {self.stream.frames} frames and holds {count}"
+        if not self.damage and not self.stream.frames and seconds < 0.9 * self.duration - 1:  # it counts seconds only
+            self.damage = f"is cut short: it promises {self.duration:.1f} s and holds {seconds:.1f} s"
+        if self.damage and promised:
+            self.lost = round(max(promised - seconds, 0.0), 3)
 
 
 def _sample(
-    timed: Iterator[tuple[float, VideoFrame]], path: Path, size: int, fps: float, max_frames: int
+    timed: Iterable[tuple[float, VideoFrame]], path: Path, size: int, fps: float, max_frames: int
 ) -> UInt8[np.ndarray, "frames size size 3"]:
     """The newest frame at or before each tick of ``fps``; frames that no tick shows are never converted."""
     reformatter = VideoReformatter()

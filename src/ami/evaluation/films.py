@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
+from ami.data.crops import whole
 from ami.data.episodes import Store
 from ami.data.video import FILM
 from ami.types import Clip, Embodiment, WorldModel
@@ -33,14 +34,15 @@ def rate(model: WorldModel) -> float:
 def film_clip(model: WorldModel, *videos: UInt8[np.ndarray, "frames height width 3"], body: str | None = None) -> Clip:
     """Equally long films, one in each row, in whole steps; frames that fill no step at the end are left out.
 
-    A step's time is that of its last frame.
+    A step's time is that of its last frame. Pictures larger than the model was built for are brought to its size.
     """
     watching, frames = passive(model, body or FILM.name), model.frames
     steps = len(videos[0]) // frames
     stacked = torch.from_numpy(np.stack([video[: steps * frames] for video in videos]))
     times = (torch.arange(steps) + 1 - 1 / frames) * watching.step_seconds
     seen = stacked.unflatten(1, (steps, frames)).permute(0, 1, 2, 5, 3, 4)
-    return Clip(watching.name, times=times.expand(len(videos), -1), video=seen)
+    clip = Clip(watching.name, times=times.expand(len(videos), -1), video=seen)
+    return clip if model.picture is None or seen.shape[-1] <= model.picture else whole(clip, model.picture)
 
 
 def real_films(store: Store | None, model: WorldModel, asks: str) -> Store:

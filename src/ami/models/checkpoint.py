@@ -29,7 +29,7 @@ from ami import files
 from ami.models.jepa import JEPA, JEPAConfig
 from ami.models.mind import Mind, MindConfig
 from ami.models.vjepa import VJEPA, VJEPAConfig
-from ami.types import WorldModel
+from ami.types import LeftOut, WorldModel
 
 SCHEMA = 1
 CONFIG, TENSORS, PROVENANCE = "config.json", "model.safetensors", "provenance.json"
@@ -60,6 +60,8 @@ class Provenance:
     seeds: tuple[int, ...] = ()
     steps: int = 0  # of the optimiser
     cpu_seconds: float = 0.0  # spent on training, all processes together
+    left_out: tuple[LeftOut, ...] = ()  # recordings that the data lacks, each with the reason
+    warnings: tuple[str, ...] = ()  # what its gauges said while it trained
     torch: str = str(torch.__version__)
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 

@@ -11,7 +11,9 @@ from ami.data.views import Views
 from ami.models.jepa import JEPA, JEPAConfig, sized
 from ami.nn.precision import fast_precision
 from ami.objectives.prediction import Dynamics, Prediction, PredictionSettings
-from ami.recipes.common import by_embodiment, gauge_clips, measured, sides
+from ami.recipes.common import by_embodiment, gauge_clips, left_out, measured, sides
+from ami.recipes.films import VIDEO, FilmSettings, video
+from ami.recipes.mind import both
 from ami.training.loop import Stage, drawn_from
 from ami.training.optim import Optimisation
 from ami.training.perceived import PerceivedStore
@@ -41,6 +43,7 @@ class BabySettings:
     refine_optimisation: Optimisation = field(
         default_factory=lambda: Optimisation(rate=8e-3, warmup=50, weight_decay=1e-4)
     )
+    films: FilmSettings = VIDEO  # of the part that watches, where there are films
 
 
 # What each recipe begins from.
@@ -51,8 +54,18 @@ SETTINGS = {
 
 
 def baby(stores: Sequence[Store], seed: int = 0, settings: BabySettings | None = None) -> Recipe:
-    """One model for all the experience it is given: rooms today, films and robots where they are at hand."""
-    return _grow("baby", by_embodiment(stores), seed, settings or SETTINGS["baby"])
+    """One model for all the experience it is given: a part learns to act where somebody acts, one to watch films."""
+    settings = settings or SETTINGS["baby"]
+    found = by_embodiment(stores)
+    acting = {kind: store for kind, store in found.items() if store.embodiment.action_dim}
+    films = [store for kind, store in found.items() if kind not in acting]
+    if not acting:
+        raise ValueError(f"nobody acts in {films[0].folder}; the recipe 'video' learns from films alone")
+    acts = _grow("baby", acting, seed, settings)
+    if not films:
+        return acts
+    watches = video(films, seed, settings.films)
+    return both("baby", acts, watches, {**acts.settings, "films": watches.settings})
 
 
 def bridge(stores: Sequence[Store], seed: int = 0, settings: BabySettings | None = None) -> Recipe:
@@ -107,6 +120,7 @@ def _grow(name: str, stores: Mapping[str, Store], seed: int, settings: BabySetti
         data={kind: store.digest for kind, store in stores.items()},
         seed=seed,
         build=lambda: _build(config, seed),
+        left_out=left_out(stores, settings.clip),
         stages=(
             Stage(
                 "perceive",

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from ami.data.episodes import Store, split
-from ami.types import Clip, Embodiment
+from ami.types import Clip, Embodiment, LeftOut
 
 HELD_OUT, AT_MOST = 0.3, 64  # share and number of a store's episodes that gauges and benchmarks see, training never
 
@@ -59,6 +59,25 @@ def _statistics(values: np.ndarray, least: np.ndarray) -> tuple[tuple[float, ...
     """Mean and deviation, the latter at least ``least``."""
     mean, std = values.mean(0, dtype=np.float64), values.std(0, dtype=np.float64)
     return tuple(map(float, mean)), tuple(map(float, np.maximum(std, least)))
+
+
+def left_out(stores: Mapping[str, Store], frames: int) -> tuple[LeftOut, ...]:
+    """What no clip of ``frames`` will show: what ingest could not read, and episodes that are shorter than a clip.
+
+    Only whole clips are lost: where two seconds are missing and a clip has three, none is.
+    """
+    missing = []
+    for store in stores.values():
+        second = 1 / store.embodiment.step_seconds  # in frames
+        for each in store.left_out:
+            clips = None if each.seconds is None else int(each.seconds * second + 1e-6) // frames
+            missing.append(replace(each, clips=clips))
+        for number, info in enumerate(store.episodes):
+            if info.length < frames:
+                why = f"it has {info.length} frames and a clip {frames}"
+                name = info.source or f"episode {number} of {store.folder}"
+                missing.append(LeftOut(name, why, round(info.length / second, 3), clips=0))
+    return tuple(missing)
 
 
 def gauge_clips(

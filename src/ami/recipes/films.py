@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import Literal
 
+from ami.data.crops import Crop, uncut, whole
 from ami.data.episodes import Store
 from ami.data.loader import Loader, Source
-from ami.models.vjepa import VJEPA, sized
+from ami.data.ranges import Ranged
+from ami.evaluation.suites.real import known_ranges
+from ami.models.vjepa import VJEPA, VJEPAConfig, sized
 from ami.nn.precision import fast_precision
 from ami.nn.video import RotaryBlock
 from ami.objectives.masked import Masked, MaskedSettings
 from ami.objectives.masks import Slots
 from ami.objectives.points import PointSettings
-from ami.recipes.common import by_embodiment, gauge_clips, sides
+from ami.recipes.common import by_embodiment, gauge_clips, left_out, sides
 from ami.training.loop import Stage, drawn_from
 from ami.training.optim import Optimisation
 from ami.training.run import Recipe
@@ -28,6 +32,8 @@ class FilmSettings:
     depth: int | None = None  # blocks of the encoder; as many as the size wants
     causal: bool = False  # whether a step hears only those before it
     precision: str = "auto"  # while it trains: "fp32", "bf16", or "auto": what this machine does fast
+    # Least and greatest share of a real film's picture that a clip shows; None: all of it; as the size wants.
+    crop: tuple[float, float] | Literal["auto"] | None = "auto"
     steps: int = 1800
     batch: int = 16  # clips of each kind of film
     objective: MaskedSettings | None = None  # as the size wants
@@ -48,7 +54,9 @@ def resolved(settings: FilmSettings) -> FilmSettings:
     precision = fast_precision() if settings.precision == "auto" else settings.precision
     objective = settings.objective or (BABY if baby else MaskedSettings())
     depth = settings.depth or (BABY_DEPTH if baby else None)
-    return replace(settings, precision=precision, depth=depth, objective=replace(objective, precision=precision))
+    crop = settings.crop if settings.crop != "auto" else None if baby else Crop.scale
+    objective = replace(objective, precision=precision)
+    return replace(settings, precision=precision, depth=depth, objective=objective, crop=crop)
 
 
 def video(stores: Sequence[Store], seed: int = 0, settings: FilmSettings = VIDEO) -> Recipe:
@@ -61,28 +69,20 @@ def video(stores: Sequence[Store], seed: int = 0, settings: FilmSettings = VIDEO
             raise ValueError(
                 f"the recipe 'video' learns from films, which have no actions; {store.folder} holds '{name}'"
             )
-    config = sized(settings.size, {name: store.embodiment for name, store in found.items()}, picture=settings.picture)
-    config = config.model_copy(update={"causal": settings.causal, "depth": settings.depth or config.depth})
-    train, held = {}, {}
-    for name, store in found.items():
-        train[name], held[name] = sides(store)
-
-    def loader(model: VJEPA) -> Loader:
-        sources = [
-            Source(store, config.slots, settings.batch, config.tubelet, train[name]) for name, store in found.items()
-        ]
-        return Loader(sources, seed)
+    config = _config(found, settings)
+    sources = [_source(store, config, settings) for store in found.values()]
+    held = {name: sides(store)[1] for name, store in found.items()}
 
     def build() -> VJEPA:
         with drawn_from(seed):
             return VJEPA(config)
 
-    clips = gauge_clips(found, held, config.slots, config.tubelet)
+    clips = tuple(whole(clip, config.picture) for clip in gauge_clips(found, held, config.slots, config.tubelet))
     stage = Stage(
         "watch",
         settings.steps,
         lambda model: Masked(model, objective),
-        loader,
+        lambda model: Loader(sources, seed),
         settings.optimisation,
         shared=RotaryBlock,
         gauge_clips=clips,
@@ -94,4 +94,39 @@ def video(stores: Sequence[Store], seed: int = 0, settings: FilmSettings = VIDEO
         seed=seed,
         build=build,
         stages=(stage,),
+        left_out=left_out(found, config.slots * config.tubelet),
     )
+
+
+def _config(stores: Mapping[str, Store], settings: FilmSettings) -> VJEPAConfig:
+    """A model whose steps are so many frames of each store as its size wants."""
+    config = sized(settings.size, {name: store.embodiment for name, store in stores.items()}, picture=settings.picture)
+    bodies = {
+        name: replace(body, step_seconds=config.tubelet * body.step_seconds)
+        for name, body in config.embodiments.items()
+    }
+    depth = settings.depth or config.depth
+    return config.model_copy(update={"embodiments": bodies, "causal": settings.causal, "depth": depth})
+
+
+def _source(store: Store, config: VJEPAConfig, settings: FilmSettings) -> Source:
+    """Where clips come from. Recorded films are parted by time, so that they can be asked about; drawn ones whole."""
+    drawn = bool(store.truth_names)
+    seen = store if drawn else Ranged(store, known_ranges)
+    train = sides(store)[0] if drawn else None
+    return Source(seen, config.slots, settings.batch, config.tubelet, train, _crop(store, config, settings))
+
+
+def _crop(store: Store, config: VJEPAConfig, settings: FilmSettings) -> Crop | None:
+    """How clips of a store are cut. Drawn films are seen whole: their truth is told in pixels of the whole view."""
+    if "video" not in store.fields:
+        raise ValueError(f"the recipe 'video' learns from films; {store.folder} holds no pictures")
+    height, width, _ = store.fields["video"]
+    if min(height, width) < config.picture:
+        raise ValueError(
+            f"{store.folder} has pictures of {height} x {width} px and the model is to see {config.picture}; ingest "
+            f"the films with --size {config.picture} or more"
+        )
+    if settings.crop and settings.crop != "auto" and not store.truth_names:
+        return Crop(config.picture, settings.crop)
+    return None if height == width == config.picture else uncut(config.picture)

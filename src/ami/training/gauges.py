@@ -1,4 +1,4 @@
-"""Is it collapsing? Numbers that say so while a model trains, with advice."""
+"""Is it collapsing? Numbers that say so while a model trains; ami.training.health says what they mean."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def effective_rank(values: Float[Tensor, "n dim"]) -> float:
 def gauge(model: WorldModel, clip: Clip) -> dict[str, float]:
     """Gauges on held-out experience, for each token of the latent and, where the truth is known, a linear read-out.
 
-    ``probe`` errors are of a ridge regression fitted on half of the rows and measured on the other half, in the
-    truth's own unit (px in Two Rooms), mean over its quantities.
+    ``rank`` and ``deviation`` of a grid of tokens are of what differs from film to film at the same place: a code that
+    only says where a token lies has collapsed, however many tokens there are. ``probe`` errors are of a ridge
+    regression fitted on half of the rows and measured on the other half, in the truth's own unit (px in Two Rooms),
+    mean over its quantities.
     """
     training = model.training
     model.eval()
     values = model.encode(clip).values
     model.train(training)
     found = {}
-    # Two tokens may be two codes; the tokens of a grid are all of one kind.
-    codes = values.unbind(2) if values.shape[2] <= 2 else (values.flatten(1, 2),)
-    for token, part in enumerate(codes):
+    for token, part in enumerate(_codes(values)):
         flat = part.flatten(0, 1)
         found[f"rank_{token}"] = effective_rank(flat)
         found[f"deviation_{token}"] = float(flat.std(0).mean())
@@ -46,14 +46,9 @@ def gauge(model: WorldModel, clip: Clip) -> dict[str, float]:
     return found
 
 
-def warnings(found: dict[str, float], dim: int) -> list[str]:
-    """What looks wrong, a sentence each with advice."""
-    said = []
-    for name, value in found.items():
-        if name.startswith("deviation") and value < 0.1:
-            said.append(f"latents are collapsing: {name} is {value:.3f} (1 is healthy); raise the Gaussian weights")
-        if name.startswith("rank") and value < min(2.0, dim / 4):
-            said.append(
-                f"latents use {value:.1f} of {dim} dimensions ({name}); raise the Gaussian weights or the inverse one"
-            )
-    return said
+def _codes(values: Float[Tensor, "batch time tokens dim"]) -> tuple[Float[Tensor, "batch some dim"], ...]:
+    """Two tokens may be two codes; the tokens of a grid are all of one kind, each against its place's mean."""
+    if values.shape[2] <= 2:
+        return values.unbind(2)
+    over = (0,) if len(values) > 1 else (0, 1)  # of one film, against its own other steps
+    return ((values - values.mean(over, keepdim=True)).flatten(1, 2),)

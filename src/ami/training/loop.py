@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ami import parallel
 from ami.data.loader import Loader
-from ami.training.gauges import gauge, warnings
+from ami.training.gauges import gauge
 from ami.training.optim import Optimisation
 from ami.types import Clip, Objective, WorldModel
 
@@ -146,11 +146,6 @@ def drawn_from(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
         yield
-
-
-def advice(measured: Mapping[str, float], dim: int) -> list[str]:
-    """Warnings about the gauges among what was measured."""
-    return warnings({name.rsplit("/", 1)[-1]: value for name, value in measured.items() if "gauge/" in name}, dim)
 
 
 def _gauges(model: WorldModel, stage: Stage) -> dict[str, float]:

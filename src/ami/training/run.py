@@ -1,7 +1,7 @@
 """A run's folder: what was asked, what was measured, where it stands, and the checkpoint at its end.
 
 recipe.json     the recipe, resolved; a run is resumed only with the same
-metrics.jsonl   a line for each logged step
+metrics.jsonl   a line for each logged step, with what the gauges warned of
 latest.safetensors   the last saved state (stage, step, weights, optimiser); replaced whole. Where several processes
                 share weights, each writes its own beside it (latest.STEP.RANK.safetensors), and this one comes last
 checkpoint/     the trained model
@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import json
 import time
+import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ami import files, parallel
 from ami.models import checkpoint
 from ami.models.snapshot import open_state, save_state
-from ami.training.loop import Stage, advice, begin, fit
-from ami.types import WorldModel
+from ami.training.health import examine, history
+from ami.training.loop import Stage, begin, fit
+from ami.types import LeftOut, WorldModel
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Recipe:
     seed: int
     build: Callable[[], WorldModel]
     stages: tuple[Stage, ...]
+    left_out: tuple[LeftOut, ...] = ()  # of the data: what could not be read, or is shorter than a clip
 
     @property
     def document(self) -> dict[str, Any]:
@@ -91,20 +94,24 @@ def train(
         progress = begin(model, stage, recipe.seed)
         if state and number == state["stage"]:
             progress.restore(state["progress"])
-        for measured in fit(progress, stage, recipe.seed * 1000 + number):
+        for measured in fit(progress, stage, _drawn(recipe.seed, stage.name)):
             now = parallel.total(time.process_time() - began) + spent
-            said = tuple(advice(measured, model.latent_shape[1]))
-            last = progress.step == stage.steps
-            log.add({"stage": stage.name, "step": before + progress.step, "cpu_seconds": now, **measured}, last)
-            watch(Tick(stage.name, before + progress.step, recipe.steps, measured, said))
+            step, last = before + progress.step, progress.step == stage.steps
+            clips = {clip.embodiment: len(clip) for clip in stage.gauge_clips}
+            found = examine(measured, model, progress.objective, clips=clips, done=progress.step / stage.steps)
+            row = {"stage": stage.name, "step": step, "cpu_seconds": now, **measured}
+            log.add(row | ({"warnings": [asdict(each) for each in found]} if found else {}), last)
+            watch(Tick(stage.name, step, recipe.steps, measured, tuple(each.at(step) for each in found)))
             if progress.step % save_every == 0 or last:
                 kept = {"stage": number, "progress": progress.state(), "cpu_seconds": now}
                 log.flush()
-                save_state(folder / "latest.safetensors", kept, before + progress.step)
+                save_state(folder / "latest.safetensors", kept, step)
         state, model = None, _in_one_piece(model, recipe.build)
         before += stage.steps
-    provenance = _provenance(recipe, parallel.total(time.process_time() - began) + spent)
-    parallel.first(lambda: checkpoint.save(done, model.eval(), provenance))
+    spent += parallel.total(time.process_time() - began)
+    parallel.first(
+        lambda: checkpoint.save(done, model.eval(), _provenance(recipe, spent, history(read_metrics(folder))))
+    )
     return done
 
 
@@ -146,6 +153,11 @@ class _Log:
         self._waiting = []
 
 
+def _drawn(seed: int, stage: str) -> int:
+    """The seed of a stage, by its name: what else a recipe teaches, before it or after, changes nothing in it."""
+    return seed << 32 | zlib.crc32(stage.encode())
+
+
 def _claim(folder: Path, document: Mapping[str, Any], resume: bool) -> None:
     path = folder / "recipe.json"
     if path.is_file():
@@ -162,7 +174,7 @@ def _claim(folder: Path, document: Mapping[str, Any], resume: bool) -> None:
         files.write_json(path, document)
 
 
-def _provenance(recipe: Recipe, cpu_seconds: float) -> checkpoint.Provenance:
+def _provenance(recipe: Recipe, cpu_seconds: float, warnings: tuple[str, ...]) -> checkpoint.Provenance:
     return checkpoint.Provenance(
         recipe=recipe.name,
         code=checkpoint.code_version(),
@@ -171,4 +183,6 @@ def _provenance(recipe: Recipe, cpu_seconds: float) -> checkpoint.Provenance:
         seeds=(recipe.seed,),
         steps=recipe.steps,
         cpu_seconds=cpu_seconds,
+        left_out=recipe.left_out,
+        warnings=warnings,
     )

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ami.data.episodes import Episode, Store
+from ami.data.episodes import Store
 from ami.evaluation import features
 from ami.evaluation.benchmark import Answer, Asking
 from ami.evaluation.features import Eye, Film
@@ -232,21 +232,16 @@ def _right(said: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
     return (said > 0).double() + 0.5 * (said == 0).double()
 
 
-def known_part(store: Store, known: float = 0.6) -> list[Episode]:
-    """What a model may learn from if it is to be asked about the same films: no frame that any question holds out.
+def known_ranges(frames: int, known: float = 0.6) -> list[tuple[int, int]]:
+    """What a model may learn from of a film of so many frames, if it is to be asked about it: nothing that is held out.
 
-    These are the ranges that :class:`RealFilms` learns from within the first ``known`` share of each film, of which
-    :class:`~ami.evaluation.suites.splice.Splice` holds out the rest. Each range is an episode of its own.
+    These are the ranges that :class:`RealFilms` learns from within the first ``known`` share of the film, of which
+    :class:`~ami.evaluation.suites.splice.Splice` holds out the rest. A film too short to be asked about may be seen
+    whole.
     """
-    rules, found = RealFilms("order"), []
-    for film in range(len(store)):
-        whole = store.read(film)
-        assert whole.video is not None
-        learn, choose, _ = rules.ranges(len(whole))
-        ends = {start: end for start, end in learn} | {end - rules.learn: end for _, end in choose}
-        for start, end in sorted(ends.items()):
-            end = min(end, int(known * len(whole)))
-            if end - start > rules.clip:
-                times, video = whole.times[start:end], whole.video[start:end]
-                found.append(Episode(times, video, source=f"{whole.source} {start} to {end}"))
-    return found
+    rules = RealFilms("order")
+    learn, choose, asked = rules.ranges(frames)
+    if not asked:
+        return [(0, frames)]
+    ends = {start: end for start, end in learn} | {end - rules.learn: end for _, end in choose}
+    return [(start, min(end, int(known * frames))) for start, end in sorted(ends.items()) if start < known * frames]
