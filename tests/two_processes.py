@@ -1,6 +1,6 @@
-"""Runs a function in two processes that train together, to compare them with one.
+"""Runs a function in two or more processes that train together, to compare them with one.
 
-``both(function)`` gives what it returned on rank 0 and on rank 1. The function stands at the top of a test file, is
+``together(function, size)`` gives what it returned on each rank. The function stands at the top of a test file, is
 called with its rank, and returns named tensors. It runs in a fresh interpreter, which finds it by file and name.
 """
 
@@ -18,18 +18,23 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-LIMIT = 60  # seconds: a rank that waits for another that has failed would wait for ever
+LIMIT = 120  # seconds: a rank that waits for another that has failed would wait for ever
 
 
 def both(function: Callable[[int], dict[str, Tensor]]) -> list[dict[str, Tensor]]:
-    """What ``function(rank)`` returned on each of two gloo processes of one thread each."""
+    """What ``function(rank)`` returned on rank 0 and on rank 1."""
+    return together(function, 2)
+
+
+def together(function: Callable[[int], dict[str, Tensor]], size: int) -> list[dict[str, Tensor]]:
+    """What ``function(rank)`` returned on each of ``size`` gloo processes of one thread each."""
     with socket.socket() as free, tempfile.TemporaryDirectory() as folder:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
         free.close()
-        shared = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        shared = os.environ | {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         shared |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-        outputs = [Path(folder) / f"{rank}.safetensors" for rank in range(2)]
+        outputs = [Path(folder) / f"{rank}.safetensors" for rank in range(size)]
         command = [sys.executable, __file__, inspect.getfile(function), function.__name__]
         ranks = [
             subprocess.Popen([*command, output], env=shared | {"RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
@@ -56,7 +61,7 @@ def _one(file: str, name: str, output: str) -> None:
     parallel.start()
     returned = getattr(module, name)(parallel.rank())
     safetensors.torch.save_file({key: value.detach().clone() for key, value in returned.items()}, output)
-    torch.distributed.destroy_process_group()
+    parallel.stop()
 
 
 if __name__ == "__main__":

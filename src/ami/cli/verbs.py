@@ -212,10 +212,14 @@ class Train(Heavy):
             raise ValueError("a training learns from stores and needs a folder; name them with --data and --out")
         settings = settings_of(self.recipe, self.size, self.steps)
         parallel.start()
-        stores = [Store.open(folder) for folder in self.data]
-        with Bars(shown=parallel.rank() == 0) as bars:
-            done = train(self.recipe, stores, self.out, self.seed, bars, settings=settings, resume=self.resume)
-        if parallel.rank() > 0:  # the first rank may still be writing
+        alone_or_first = parallel.rank() == 0
+        try:
+            stores = [Store.open(folder) for folder in self.data]
+            with Bars(shown=alone_or_first) as bars:
+                done = train(self.recipe, stores, self.out, self.seed, bars, settings=settings, resume=self.resume)
+        finally:
+            parallel.stop()
+        if not alone_or_first:
             return Outcome(None, silent=True)
         came_from = checkpoint.read_provenance(done)
         held = {

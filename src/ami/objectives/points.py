@@ -101,13 +101,14 @@ class Pointing(nn.Module):
         context: Float[Tensor, "batch kept width"],
         guess: Float[Tensor, "batch masked width"],
     ) -> Float[Tensor, ""]:
-        """The squared error of what is read, over each point's variance, mean of seen and hidden slots.
+        """The squared error of what is read, over each point's variance in all films, mean of seen and hidden slots.
 
         For masks that hide whole slots: tokens come slot by slot.
         """
         target = torch.cat([found, torch.gradient(found, dim=1)[0]], 2).detach()  # places, and ways of a slot
         least = torch.tensor([_FAR, _FAR / 5], device=found.device).repeat_interleave(found.shape[2])[:, None]
-        scale = target.var((0, 1), keepdim=True) + least.square()
+        mean, rows = parallel.mean(target.mean((0, 1))), parallel.size() * target[..., 0, 0].numel()
+        scale = parallel.mean((target - mean).square().mean((0, 1))) * (rows / (rows - 1)) + least.square()
         errors = []
         for tokens, number in ((context, mask.visible), (guess, mask.hidden)):
             slot = number[:, :: self.tokens] // self.tokens

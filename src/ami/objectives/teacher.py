@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ami import parallel
+
 
 class Teacher(nn.Module):
     """An exponential moving average of every parameter and buffer of a module; it has no gradient.
@@ -40,8 +42,8 @@ class Teacher(nn.Module):
     def distance(self, student: nn.Module) -> Tensor:
         """How far the two are apart, as a share of the student's length: 0 when the student stands still."""
         pairs = list(zip(self.copy.parameters(), student.parameters(), strict=True))
-        apart = torch.stack([(mine - theirs).square().sum() for mine, theirs in pairs]).sum()
-        return (apart / torch.stack([theirs.square().sum() for _, theirs in pairs]).sum().clamp_min(1e-12)).sqrt()
+        apart = parallel.length([mine - theirs for mine, theirs in pairs])
+        return apart / parallel.length([theirs for _, theirs in pairs]).clamp_min(1e-6)
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:

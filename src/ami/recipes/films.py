@@ -13,6 +13,7 @@ from ami.data.ranges import Ranged
 from ami.evaluation.suites.real import known_ranges
 from ami.models.vjepa import VJEPA, VJEPAConfig, sized
 from ami.nn.precision import fast_precision
+from ami.nn.video import RotaryBlock
 from ami.objectives.masked import Masked, MaskedSettings
 from ami.objectives.masks import Slots
 from ami.objectives.points import PointSettings
@@ -85,6 +86,7 @@ def video(stores: Sequence[Store], seed: int = 0, settings: FilmSettings = VIDEO
         lambda model: Masked(model, objective),
         lambda model: Loader(sources, seed),
         settings.optimisation,
+        shared=RotaryBlock,
         gauge_clips=clips,
     )
     return Recipe(

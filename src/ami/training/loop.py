@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ami import parallel
 from ami.data.loader import Loader
@@ -35,6 +35,7 @@ class Stage:
     optimisation: Optimisation = field(default_factory=Optimisation)
     weights: Mapping[str, float] = field(default_factory=dict)  # of an embodiment's losses, where not 1
     frozen: tuple[str, ...] = ()  # parts of the model that this stage leaves as they are
+    shared: type[nn.Module] | None = None  # blocks whose weights several processes share out; None: each holds all
     gauge_every: int = 100
     gauge_clips: tuple[Clip, ...] = ()  # held-out experience, one clip for each embodiment
 
@@ -48,20 +49,35 @@ class Progress:
     optimiser: torch.optim.Optimizer
     step: int = 0
 
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Of model and objective, by name."""
+        return dict(nn.ModuleDict({"model": self.model, "objective": self.objective}).named_parameters())
+
     def state(self) -> dict[str, Any]:
-        """As nested plain values and tensors."""
+        """As nested plain values and tensors; of shared tensors, what this process holds.
+
+        What the optimiser remembers goes by the names of parameters, whose order differs where they are shared.
+        """
+        remembered = self.optimiser.state
         return {
             "model": dict(self.model.state_dict()),
             "objective": dict(self.objective.state_dict()),
-            "optimiser": self.optimiser.state_dict(),
+            "optimiser": {name: dict(remembered[p]) for name, p in self.parameters.items() if p in remembered},
             "step": self.step,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go back to what :meth:`state` said."""
-        self.model.load_state_dict(state["model"])
-        self.objective.load_state_dict(state["objective"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        """Go back to what :meth:`state` said, read by :func:`ami.models.snapshot.open_state`."""
+        for module, stored in ((self.model, state["model"]), (self.objective, state["objective"])):
+            held = module.state_dict()
+            module.load_state_dict({name: value.like(held.get(name)) for name, value in stored.items()})
+        known = self.parameters
+        for name, stored in state["optimiser"].items():
+            parameter = known[name]  # its moments lie where it lies; the count of steps is a number
+            self.optimiser.state[parameter] = {
+                key: value.like(parameter if value.shape else None) for key, value in stored.items()
+            }
         self.step = state["step"]
 
 
@@ -72,7 +88,10 @@ def begin(model: WorldModel, stage: Stage, seed: int) -> Progress:
         model.get_submodule(name).requires_grad_(False)
     with drawn_from(seed):
         objective = stage.objective(model)
-    taught = [p for module in (model, objective) for p in module.parameters() if p.requires_grad]
+    both = nn.ModuleList([model, objective])
+    if stage.shared:
+        parallel.share_out(both, stage.shared)
+    taught = [p for p in both.parameters() if p.requires_grad]
     return Progress(model, objective, stage.optimisation.build(taught))
 
 
@@ -90,19 +109,21 @@ def fit(progress: Progress, stage: Stage, seed: int) -> Iterator[dict[str, float
         began = time.perf_counter()
         _set_training(model, stage.frozen)
         generator = torch.Generator().manual_seed(_key(seed, progress.step))
-        measured: dict[str, float] = {}
+        losses: dict[str, Tensor] = {}
         total = torch.zeros(())
         for clip in clips:
             for name, loss in objective.losses(model, clip, generator).items():
                 total = total + stage.weights.get(clip.embodiment, 1.0) * loss
-                measured[f"{clip.embodiment}/{name}"] = float(loss.detach())
-        if not math.isfinite(float(total.detach())):
+                losses[f"{clip.embodiment}/{name}"] = loss.detach()
+        everywhere = parallel.mean(torch.stack([total.detach(), *losses.values()])).tolist()
+        measured = dict(zip(losses, everywhere[1:], strict=True))
+        if not math.isfinite(everywhere[0]):
             bad = [name for name, value in measured.items() if not math.isfinite(value)]
             raise RuntimeError(f"step {progress.step} of {stage.name}: {', '.join(bad) or 'the loss'} is not a number")
         optimiser.zero_grad(set_to_none=True)
         total.backward()
         parallel.average_gradients(both)
-        measured["gradient"] = float(nn.utils.clip_grad_norm_(taught, stage.optimisation.clip))
+        measured["gradient"] = float(parallel.clip_gradients(taught, stage.optimisation.clip))
         if not math.isfinite(measured["gradient"]):
             raise RuntimeError(f"step {progress.step} of {stage.name}: the gradient is not a number")
         for group in optimiser.param_groups:

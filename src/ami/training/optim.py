@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ami import parallel
+
 
 @dataclass(frozen=True)
 class Optimisation:
@@ -28,9 +30,11 @@ class Optimisation:
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.AdamW:
         """An optimiser of these parameters; its rate is set anew at each step."""
-        held = list(parameters)
-        groups = [
-            {"params": [p for p in held if p.ndim > 1], "weight_decay": self.weight_decay},
-            {"params": [p for p in held if p.ndim <= 1], "weight_decay": 0.0},
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for each in parameters:  # one fused step takes either shared weights or whole ones
+            groups.setdefault((each.ndim > 1, parallel.is_shared(each)), []).append(each)
+        settings = [
+            {"params": held, "weight_decay": self.weight_decay if matrix else 0.0}
+            for (matrix, _), held in groups.items()
         ]
-        return torch.optim.AdamW(groups, lr=self.rate, betas=self.betas, eps=self.epsilon, fused=True)
+        return torch.optim.AdamW(settings, lr=self.rate, betas=self.betas, eps=self.epsilon, fused=True)

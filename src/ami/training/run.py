@@ -2,7 +2,8 @@
 
 recipe.json     the recipe, resolved; a run is resumed only with the same
 metrics.jsonl   a line for each logged step, with what the gauges warned of
-latest.safetensors   the last saved state (stage, step, weights, optimiser); replaced whole
+latest.safetensors   the last saved state (stage, step, weights, optimiser); replaced whole. Where several processes
+                share weights, each writes its own beside it (latest.STEP.RANK.safetensors), and this one comes last
 checkpoint/     the trained model
 """
 
@@ -18,7 +19,7 @@ from typing import Any
 
 from ami import files, parallel
 from ami.models import checkpoint
-from ami.models.snapshot import load_state, save_state
+from ami.models.snapshot import open_state, save_state
 from ami.training.health import examine, history
 from ami.training.loop import Stage, begin, fit
 from ami.types import LeftOut, WorldModel
@@ -70,17 +71,15 @@ def train(
     """Train, or go on training, in ``folder``; the checkpoint's folder comes back.
 
     A run that is killed at any moment and resumed ends with the weights of one that was not, bit for bit, on the same
-    machine with the same number of threads. ``ValueError`` where the folder holds a run and ``resume`` is false, or
-    holds another recipe's run.
+    machine with the same number of threads and processes; with other processes, up to rounding. ``ValueError`` where
+    the folder, which all processes must see, holds a run and ``resume`` is false, or holds another recipe's run.
     """
-    document = recipe.document
-    if parallel.rank() == 0:  # another rank might find what this one has just written
-        _claim(folder, document, resume)
+    parallel.first(lambda: _claim(folder, recipe.document, resume))
     done = folder / "checkpoint"
     if (done / checkpoint.CONFIG).is_file():
         return done
     began, model = time.process_time(), recipe.build()
-    state = load_state(folder / "latest.safetensors") if (folder / "latest.safetensors").is_file() else None
+    state = open_state(folder / "latest.safetensors") if (folder / "latest.safetensors").is_file() else None
     resumed = sum(stage.steps for stage in recipe.stages[: state["stage"]]) + state["progress"]["step"] if state else 0
     log = _Log(folder, log_every, resumed)
     spent = state["cpu_seconds"] if state else 0.0
@@ -90,27 +89,29 @@ def train(
             before += stage.steps
             continue
         if state and number == state["stage"]:
-            model.load_state_dict(state["progress"]["model"])  # a stage may be built from what was learned before it
+            # A stage may be built from what was learned before it.
+            model.load_state_dict({name: value.like() for name, value in state["progress"]["model"].items()})
         progress = begin(model, stage, recipe.seed)
         if state and number == state["stage"]:
             progress.restore(state["progress"])
         for measured in fit(progress, stage, _drawn(recipe.seed, stage.name)):
-            now = time.process_time() - began + spent
+            now = parallel.total(time.process_time() - began) + spent
             step, last = before + progress.step, progress.step == stage.steps
             clips = {clip.embodiment: len(clip) for clip in stage.gauge_clips}
             found = examine(measured, model, progress.objective, clips=clips, done=progress.step / stage.steps)
             row = {"stage": stage.name, "step": step, "cpu_seconds": now, **measured}
             log.add(row | ({"warnings": [asdict(each) for each in found]} if found else {}), last)
             watch(Tick(stage.name, step, recipe.steps, measured, tuple(each.at(step) for each in found)))
-            if (progress.step % save_every == 0 or last) and parallel.rank() == 0:
+            if progress.step % save_every == 0 or last:
                 kept = {"stage": number, "progress": progress.state(), "cpu_seconds": now}
                 log.flush()
-                save_state(folder / "latest.safetensors", kept)
-        state = None
+                save_state(folder / "latest.safetensors", kept, step)
+        state, model = None, _in_one_piece(model, recipe.build)
         before += stage.steps
-    if parallel.rank() == 0:
-        said = history(read_metrics(folder))
-        checkpoint.save(done, model.eval(), _provenance(recipe, time.process_time() - began + spent, said))
+    spent += parallel.total(time.process_time() - began)
+    parallel.first(
+        lambda: checkpoint.save(done, model.eval(), _provenance(recipe, spent, history(read_metrics(folder))))
+    )
     return done
 
 
@@ -119,6 +120,16 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     path = folder / "metrics.jsonl"
     lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []
     return [json.loads(line) for line in lines]
+
+
+def _in_one_piece(model: WorldModel, build: Callable[[], WorldModel]) -> WorldModel:
+    """The model itself or, where processes share its weights out, a new one that holds all of them."""
+    held = model.state_dict()
+    if not any(map(parallel.is_shared, held.values())):
+        return model
+    gathered = build()
+    gathered.load_state_dict({name: parallel.whole(value) for name, value in held.items()})
+    return gathered
 
 
 class _Log:
