@@ -55,8 +55,8 @@ def test_a_block_has_the_parameters_it_is_said_to_have() -> None:
 
 
 def test_a_block_keeps_what_it_is_said_to_keep_for_its_backward_pass() -> None:
-    tokens, width, half = 256, 192, torch.bfloat16
-    block, where = RotaryBlock(width, 3).to(half), turns(grid(4, 8, 8), width // 3)
+    tokens, width, half = 512, 192, torch.bfloat16
+    block, where = RotaryBlock(width, 3).to(half), turns(grid(8, 8, 8), width // 3)
     kept = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
