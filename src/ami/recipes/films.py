@@ -63,7 +63,7 @@ def video(stores: Sequence[Store], seed: int = 0, settings: FilmSettings = VIDEO
                 f"the recipe 'video' learns from films, which have no actions; {store.folder} holds '{name}'"
             )
     config = sized(settings.size, {name: store.embodiment for name, store in found.items()}, picture=settings.picture)
-    points = BABY_POINTS if objective.points else 0
+    points = BABY_POINTS if objective and objective.points else 0
     config = config.model_copy(
         update={"causal": settings.causal, "depth": settings.depth or config.depth, "points": points}
     )
