@@ -57,10 +57,12 @@ def test_finders_share_nothing_and_a_picture_hears_no_other() -> None:
     torch.testing.assert_close(finder(video[30:31]), found[30:31])
     found[:, 2:4].square().sum().backward()
     for name in ("whole", "think", "again", "maps"):
-        taught = finder.get_submodule(name).get_parameter("weight").grad
+        taught = finder.get_parameter(f"{name}.weight").grad
+        assert taught is not None
         assert (taught.abs().sum((1, 2)) > 0).tolist() == [False, True, False], name
-    taught = finder.look.weight.grad.view(3, -1)
-    assert (taught.abs().sum(1) > 0).tolist() == [False, True, False]
+    taught = finder.look.weight.grad
+    assert taught is not None
+    assert (taught.view(3, -1).abs().sum(1) > 0).tolist() == [False, True, False]
 
 
 def test_finders_may_find_the_same() -> None:

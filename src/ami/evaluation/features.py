@@ -45,21 +45,30 @@ def differences(films: Sequence[Film]) -> Float[Tensor, "films time token dim"]:
 
 
 def motion_centroid(films: Sequence[Film]) -> Float[Tensor, "films time token dim"]:
-    """Where the picture changes: the centre of the changes in each third of hue and in all, and how much changes.
+    """Where the picture is red, green or blue and changes: centres of mass, from -1 to 1, under five weightings.
 
-    The hand-made rival: for one mover before a still camera it is nearly the truth. Colours are told apart because
-    movers are: changes where red, green or blue is the strongest have a centre each, in px, besides that of all.
+    The hand-made rival, made as good as we could: for one mover before a still camera it is nearly the truth. A pixel's
+    weight is how far a colour stands out in it, times its change; the same with twice the median change taken away, for
+    a camera that pans; the square of the first; and the colour alone, squared and to the fourth. Besides, the centre of
+    all change, and how much there is of it.
     """
 
     def see(video: Tensor) -> Tensor:
         change = _change(video)
-        strongest = functional.one_hot(video[1:].argmax(1), 3).permute(0, 3, 1, 2)
-        weight = torch.cat([change * strongest, change], 1).clamp_min(0.05) - 0.05  # without the camera's noise
+        colours = video.float() / 255
+        others = torch.stack([colours[:, [1, 2]].amax(1), colours[:, [0, 2]].amax(1), colours[:, [0, 1]].amax(1)], 1)
+        pure = (colours - others).clamp_min(0)
+        pure = torch.maximum(pure[1:], pure[:-1])
+        usual = change.flatten(1).median(1).values[:, None, None, None]
+        moved = pure * change
+        looks = [change, moved, pure * (change - 2 * usual).clamp_min(0), moved.square(), pure.square(), pure.pow(4)]
+        weight = torch.cat(looks, 1) + 1e-9
         mass = weight.sum((2, 3))
-        rows, columns = (torch.arange(side).float() for side in video.shape[2:])
-        down = (weight.sum(3) * rows).sum(2) / mass.clamp_min(1e-3)
-        right = (weight.sum(2) * columns).sum(2) / mass.clamp_min(1e-3)
-        return torch.stack([right, down, mass], 2)
+        down, right = (
+            (weight.sum(across) * torch.linspace(-1, 1, video.shape[axis])).sum(2) / mass
+            for axis, across in ((2, 3), (3, 2))
+        )
+        return torch.stack([right, down, mass / mass[:, :1]], 2)
 
     return _each(films, see)
 

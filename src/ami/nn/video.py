@@ -90,7 +90,6 @@ class VideoEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.stem, self.side, self.causal, self.tiled, self.head = stem, side, causal, tiled, width // heads
-        # What teaches the points is their own way through a film, so no gradient passes from the tokens into them.
         self.points, self.told = points, nn.Linear(2 * points.count, width) if points else None
         self.blocks = nn.ModuleList(RotaryBlock(width, heads, widen, eps) for _ in range(depth))
         # Without scale and shift what comes out is what V-JEPA's target is: layer-normed.
@@ -112,7 +111,7 @@ class VideoEncoder(nn.Module):
         tokens = self.stem(video.flatten(0, 1))
         if self.told is not None:
             found = self.find(video) if found is None else found
-            tokens = tokens + self.told(found.detach().flatten(0, 1).flatten(1))[:, None]
+            tokens = tokens + self.told(found.flatten(0, 1).flatten(1))[:, None]
         tokens = tokens.unflatten(0, video.shape[:2]).flatten(1, 2)
         where = turns(grid(steps, self.side, self.side), self.head, tiled=self.tiled)
         slot = torch.arange(steps).repeat_interleave(self.side**2)

@@ -77,16 +77,18 @@ class Masked(Objective):
         weigh = self.settings
         side = model.config.picture // model.config.patch
         grid = Grid(clip.steps, side, side)
+        # What teaches the points is their own way through a film, so no gradient passes from the tokens into them.
         found = model.encoder.find(video) if self.pointing else None
+        told = None if found is None else found.detach()
         targets: list[Tensor] = []
         if weigh.masked or weigh.visible or weigh.fill:
             with torch.set_grad_enabled(torch.is_grad_enabled() and bool(weigh.masked or weigh.visible)):
-                targets = self._targets(model, video, found)
+                targets = self._targets(model, video, told)
         parts: dict[str, list[Tensor]] = {"masked": [], "visible": [], "fill": [], "points": []}
         contexts = []
         for kind, mask in enumerate(draw_masks(weigh.masks, clip, grid, generator)):
             self.ratios[kind] = mask.ratio
-            context = model.encoder(video, mask.visible, found=found)[-1]
+            context = model.encoder(video, mask.visible, found=told)[-1]
             guess = model.predictor(context, mask.visible, mask.hidden, slots=grid.slots, kind=kind)
             contexts.append(context)
             if weigh.masked:
@@ -127,10 +129,10 @@ class Masked(Objective):
             apart["teacher_beginning"] = self.teacher.momentum ** int(self.waited)
         return apart | {f"mask_ratio_{kind}": ratio for kind, ratio in enumerate(self.ratios.tolist())}
 
-    def _targets(self, model: VJEPA, video: Tensor, found: Tensor | None) -> list[Tensor]:
+    def _targets(self, model: VJEPA, video: Tensor, told: Tensor | None) -> list[Tensor]:
         """The whole clip's tokens at each level, the last one last."""
         perceive = self.teacher or model.encoder
-        return [normed(level.float()) for level in perceive(video, None, self.settings.levels, found)]
+        return [normed(level.float()) for level in perceive(video, None, self.settings.levels, told)]
 
     def _error(self, guess: Tensor, targets: list[Tensor], wanted: Tensor) -> Tensor:
         measure = functional.l1_loss if self.settings.distance == "l1" else functional.mse_loss

@@ -23,6 +23,7 @@ from ami.types import Interval, Result, WorldModel
 from ami.worlds import films as drawn
 
 _SHAPES = len(drawn.SHAPES)
+_LAST = 2  # frames: where things are and how fast, on average over the last 0.2 s
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ QUANTITIES = (
 
 @dataclass(frozen=True)
 class DrawnFilms:
-    """Five questions about whole clips of fresh drawn films, as they stand at the last frame.
+    """Five questions about whole clips of fresh drawn films, as they stand in the last two frames.
 
     A ridge probe reads each quantity from all tokens of all steps, and an attentive probe as well (metric with
     ``_attentive``); penalties are chosen on a fifth of the films to learn from. Beside them, by the same ridge: the
@@ -68,7 +69,7 @@ class DrawnFilms:
         """How it is asked, a plain sentence each."""
         return (
             f"Probes learn from {self.learn:,} drawn films of {drawn.FRAMES} frames and are asked about fresh ones: "
-            "two to four movers over a texture, a camera that pans in half of them; truth at the last frame.",
+            "two to four movers over a texture, a camera that pans in half of them; truth of the last two frames.",
             "r2: the share of variance explained, mean over two movers and their coordinates; 0 is saying the mean.",
         )
 
@@ -109,7 +110,7 @@ class DrawnFilms:
     def _draw(self, count: int, seed: int) -> tuple[list[Film], Float[Tensor, "films quantity"]]:
         """Films that no training drew: recipes' seeds are small numbers."""
         episodes = drawn.collect(count, seed=7_000_000 + seed)
-        last = np.stack([episode.truth[-1] for episode in episodes if episode.truth is not None])
+        last = np.stack([episode.truth[-_LAST:].mean(0) for episode in episodes if episode.truth is not None])
         videos = [episode.video for episode in episodes if episode.video is not None]
         return videos, torch.from_numpy(targets(last))
 
