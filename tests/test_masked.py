@@ -204,3 +204,11 @@ def test_the_teacher_belongs_to_the_objective() -> None:
     objective = Masked(model, MaskedSettings())
     assert not any("teacher" in name for name in model.state_dict())
     assert any(name.startswith("teacher.copy.") for name in objective.state_dict())
+
+
+def test_what_is_regularised_is_reckoned_in_fp32_whatever_the_precision() -> None:
+    settings = MaskedSettings(masks=MASKS, precision="bf16", gaussian=0.1, variance=0.1, covariance=0.1)
+    model = tiny()
+    losses = Masked(model, settings).losses(model, film(), drawn())
+    assert {"gaussian", "variance", "covariance"} <= set(losses)
+    assert all(losses[name].dtype == torch.float32 for name in ("gaussian", "variance", "covariance"))

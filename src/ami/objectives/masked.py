@@ -71,9 +71,13 @@ class Masked(Objective):
         assert isinstance(model, VJEPA)
         video = model.check(clip)
         with torch.autocast(video.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
-            return self._losses(model, clip, video, generator)
+            losses, tokens = self._losses(model, clip, video, generator)
+        return losses | self._regularisers(tokens.float(), len(clip), generator)
 
-    def _losses(self, model: VJEPA, clip: Clip, video: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    def _losses(
+        self, model: VJEPA, clip: Clip, video: Tensor, generator: torch.Generator
+    ) -> tuple[dict[str, Tensor], Float[Tensor, "rows width"]]:
+        """What compares something, and the student's tokens under all masks."""
         weigh = self.settings
         side = model.config.picture // model.config.patch
         grid = Grid(clip.steps, side, side)
@@ -106,7 +110,7 @@ class Masked(Objective):
         losses = {name: torch.stack(part).mean() for name, part in parts.items() if part}
         if self.pointing and found is not None:
             losses |= self.pointing.losses(found)
-        return losses | self._regularisers(torch.cat(contexts, 1).flatten(0, 1), len(clip), generator)
+        return losses, torch.cat(contexts, 1).flatten(0, 1)
 
     @torch.no_grad()
     def after_step(self, model: WorldModel) -> None:
@@ -143,11 +147,11 @@ class Masked(Objective):
     def _regularisers(self, rows: Tensor, clips: int, generator: torch.Generator) -> dict[str, Tensor]:
         weigh, losses = self.settings, {}
         if weigh.gaussian:
-            losses["gaussian"] = weigh.gaussian * clips * parallel.size() * sigreg(rows.float(), generator)
+            losses["gaussian"] = weigh.gaussian * clips * parallel.size() * sigreg(rows, generator)
         if weigh.variance:
-            losses["variance"] = weigh.variance * variance_hinge(rows.float())
+            losses["variance"] = weigh.variance * variance_hinge(rows)
         if weigh.covariance:
-            losses["covariance"] = weigh.covariance * covariance(rows.float())
+            losses["covariance"] = weigh.covariance * covariance(rows)
         return losses
 
 
