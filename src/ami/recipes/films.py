@@ -35,7 +35,8 @@ class FilmSettings:
     # Least and greatest share of a real film's picture that a clip shows; None: all of it; as the size wants.
     crop: tuple[float, float] | Literal["auto"] | None = "auto"
     steps: int = 1800
-    batch: int = 16  # clips of each kind of film
+    batch: int = 16  # clips of the most plentiful kind of film
+    small_batch: int = 4  # and of every other kind
     objective: MaskedSettings | None = None  # as the size wants
     optimisation: Optimisation = field(default_factory=lambda: Optimisation(rate=2.5e-3, warmup=50))
 
@@ -72,7 +73,9 @@ def video(stores: Sequence[Store], seed: int = 0, settings: FilmSettings = VIDEO
                 f"the recipe 'video' learns from films, which have no actions; {store.folder} holds '{name}'"
             )
     config = _config(found, settings)
-    sources = [_source(store, config, settings) for store in found.values()]
+    most = max(found.values(), key=lambda store: sum(info.length for info in store.episodes))
+    batches = {name: settings.batch if store is most else settings.small_batch for name, store in found.items()}
+    sources = [_source(store, config, settings, batches[name]) for name, store in found.items()]
     held = {name: sides(store)[1] for name, store in found.items()}
 
     def build() -> VJEPA:
@@ -112,12 +115,12 @@ def _config(stores: Mapping[str, Store], settings: FilmSettings) -> VJEPAConfig:
     return config.model_copy(update={"embodiments": bodies, "causal": settings.causal, **own})
 
 
-def _source(store: Store, config: VJEPAConfig, settings: FilmSettings) -> Source:
+def _source(store: Store, config: VJEPAConfig, settings: FilmSettings, batch: int) -> Source:
     """Where clips come from. Recorded films are parted by time, so that they can be asked about; drawn ones whole."""
     drawn = bool(store.truth_names)
     seen = store if drawn else Ranged(store, known_ranges)
     train = sides(store)[0] if drawn else None
-    return Source(seen, config.slots, settings.batch, config.tubelet, train, _crop(store, config, settings))
+    return Source(seen, config.slots, batch, config.tubelet, train, _crop(store, config, settings))
 
 
 def _crop(store: Store, config: VJEPAConfig, settings: FilmSettings) -> Crop | None:
