@@ -21,7 +21,7 @@ from ami.objectives.masked import MaskedSettings
 from ami.recipes import RECIPES
 from ami.recipes.baby import BabySettings, baby, bridge
 from ami.recipes.common import by_embodiment, gauge_clips, measured, sides
-from ami.recipes.films import BABY, VIDEO, FilmSettings, resolved, video
+from ami.recipes.films import BABY, RECORDED, VIDEO, resolved, video
 from ami.training.run import Tick, read_metrics, train
 from ami.types import Embodiment, LeftOut
 from tiny_stores import TINY, film_store, robot_store, rooms_store
@@ -106,6 +106,7 @@ def test_only_the_baby_is_taught_by_points() -> None:
     assert baby.objective is not None
     assert baby.objective.points is not None
     assert (large.depth, large.objective) == (None, MaskedSettings())
+    assert resolved(replace(VIDEO, precision="fp32"), drawn=False).objective == RECORDED
 
 
 def larger(folder: Path, side: int, frames: tuple[int, ...] = (20, 20), truth: bool = False) -> Store:

@@ -54,7 +54,7 @@ class DrawnFilms:
     centroid; and, trained for the truth from the first layer on, the same architecture with its labels.
     """
 
-    learn: int = 2000  # films that probes learn from
+    learn: int = 3000  # films that probes learn from
     supervised_steps: int = 600  # of the equal-size encoder that is trained with the labels
     supervised_batch: int = 32
     attentive_steps: int = 600
