@@ -21,7 +21,7 @@ from ami.objectives.masked import MaskedSettings
 from ami.recipes import RECIPES
 from ami.recipes.baby import BabySettings, baby, bridge
 from ami.recipes.common import by_embodiment, gauge_clips, measured, sides
-from ami.recipes.films import BABY, RECORDED, VIDEO, resolved, video
+from ami.recipes.films import BABY, RECORDED, VIDEO, FilmSettings, resolved, video
 from ami.training.run import Tick, read_metrics, train
 from ami.types import Embodiment, LeftOut
 from tiny_stores import TINY, film_store, robot_store, rooms_store
