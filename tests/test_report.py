@@ -219,7 +219,7 @@ def test_the_page_shows_every_answer_and_every_baseline(written):
         assert shown.benchmark in text
         assert shown.metric.replace("_", " ") in text
         for held in [Interval(shown.value, shown.low, shown.high), *shown.baselines.values()]:
-            scale, digits = (100, ".1f") if shown.unit == "fraction" else (1, ".4g")
+            scale, digits = (100, ".1f") if shown.unit == "fraction" else (1, ".3f")
             assert f"{format(held.low * scale, digits)} to {format(held.high * scale, digits)}" in text
             assert format(held.value * scale, digits) in text
     for said in (

@@ -20,7 +20,7 @@ from ami.types import Interval, Result
 
 CAPABILITIES = {
     "rooms": replace(demo.FULL, drawn=0, suite="rooms", with_films="rooms"),
-    "video": demo.Scale("video", replace(VIDEO, steps=3000), episodes=0, drawn=4000, suite="films", with_films="video"),
+    "video": demo.Scale("video", VIDEO, episodes=0, suite="films", with_films="video"),
 }
 
 

@@ -197,7 +197,7 @@ def _numbers(held: Interval | Result, unit: str) -> str:
 
 
 def _metric(result: Result) -> str:
-    unit = "" if result.unit in plots.PERCENT else f", {result.unit}"
+    unit = "" if result.unit in plots.PERCENT or not result.unit else f", {result.unit}"
     return escape(readable(result.metric) + unit)
 
 

@@ -52,6 +52,8 @@ def number(value: float, unit: str) -> str:
     """A number as ``amount`` writes it, without its unit."""
     if unit in PERCENT:
         return f"{value * PERCENT[unit]:.1f}"
+    if abs(value) < 10:
+        return f"{round(value, 3) + 0.0:.3f}"
     return f"{value:.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
 
 
@@ -90,8 +92,9 @@ def whisker(values: Mapping[int, Interval], ends: tuple[float, float]) -> str:
 def axis(ends: tuple[float, float], unit: str) -> str:
     """The scale below a column of whiskers: its two ends and its middle."""
     at = ((2, ends[0]), (50, sum(ends) / 2), (98, ends[1]))
-    text = "".join(f'<text x="{x}%" y="11" text-anchor="middle">{number(value, unit)}</text>' for x, value in at)
-    return f'<svg class="axis" aria-hidden="true">{text.replace(".0<", "<")}</svg>'
+    factor = PERCENT.get(unit, 1.0)
+    text = "".join(f'<text x="{x}%" y="11" text-anchor="middle">{value * factor:.3g}</text>' for x, value in at)
+    return f'<svg class="axis" aria-hidden="true">{text}</svg>'
 
 
 def by_distance(bins: Sequence[Mapping[str, Any]], unit: str, series: Mapping[str, int], title: str) -> str:
