@@ -107,6 +107,8 @@ def test_only_the_baby_is_taught_by_points() -> None:
     assert baby.objective.points is not None
     assert (large.depth, large.objective) == (None, MaskedSettings())
     assert resolved(replace(VIDEO, precision="fp32"), drawn=False).objective == RECORDED
+    assert large.optimisation is not None
+    assert large.optimisation.rate == pytest.approx(5.25e-4 * (16 / 3072) ** 0.5)
 
 
 def larger(folder: Path, side: int, frames: tuple[int, ...] = (20, 20), truth: bool = False) -> Store:

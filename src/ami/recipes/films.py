@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from ami.data.crops import Crop, uncut, whole
@@ -18,6 +18,7 @@ from ami.objectives.masked import Masked, MaskedSettings
 from ami.objectives.masks import Slots
 from ami.objectives.points import PointSettings
 from ami.recipes.common import by_embodiment, gauge_clips, left_out, sides
+from ami.recipes.scale import rate
 from ami.training.loop import Stage, drawn_from
 from ami.training.optim import Optimisation
 from ami.training.run import Recipe
@@ -38,7 +39,7 @@ class FilmSettings:
     batch: int = 16  # clips of the most plentiful kind of film
     small_batch: int = 4  # and of every other kind
     objective: MaskedSettings | None = None  # as the size wants
-    optimisation: Optimisation = field(default_factory=lambda: Optimisation(rate=2.5e-3, warmup=50))
+    optimisation: Optimisation | None = None  # as the size and the batch want
 
 
 # Few large tokens: a tube mask hides all of a small mover or none of it, so the baby hides whole slots and is asked
@@ -49,6 +50,7 @@ BABY = MaskedSettings(masks=(Slots(4),), masked=0.0, momentum=None, fill=1.0, po
 # Films that were recorded have more to tell than where a few movers are, and where there are no drawn ones beside them
 # their tokens are targets too, kept alive by SIGReg: a cut is told with an AUROC of 0.99 (docs/log.md).
 RECORDED = replace(BABY, masked=1.0, gaussian=0.2, fill=0.0)
+BABY_OPTIMISATION = Optimisation(rate=2.5e-3, warmup=50)
 BABY_DEPTH = 2  # blocks: more only made fewer steps in the same time
 BABY_POINTS = 8  # of each of three finders: one in ten, by itself, misses a mover
 VIDEO = FilmSettings()
@@ -61,15 +63,26 @@ def resolved(settings: FilmSettings, drawn: bool = True) -> FilmSettings:
     objective = settings.objective or ((BABY if drawn else RECORDED) if baby else MaskedSettings())
     depth = settings.depth or (BABY_DEPTH if baby else None)
     crop = settings.crop if settings.crop != "auto" else None if baby else Crop.scale
-    objective = replace(objective, precision=precision)
-    return replace(settings, precision=precision, depth=depth, objective=objective, crop=crop)
+    if (optimisation := settings.optimisation) is None:
+        fast = rate(sized(settings.size, {}).width, settings.batch)
+        warmup = round(settings.steps / 20)
+        optimisation = BABY_OPTIMISATION if baby else Optimisation(rate=fast, warmup=warmup, weight_decay=0.04)
+    return replace(
+        settings,
+        precision=precision,
+        depth=depth,
+        objective=replace(objective, precision=precision),
+        crop=crop,
+        optimisation=optimisation,
+    )
 
 
 def video(stores: Sequence[Store], seed: int = 0, settings: FilmSettings = VIDEO) -> Recipe:
     """A V-JEPA from films, drawn or real: no labels, no actions."""
     found = by_embodiment(stores)
     settings = resolved(settings, drawn=any(store.truth_names for store in found.values()))
-    objective = settings.objective
+    objective, optimisation = settings.objective, settings.optimisation
+    assert optimisation is not None
     for name, store in found.items():
         if store.embodiment.action_dim:
             raise ValueError(
@@ -91,7 +104,7 @@ def video(stores: Sequence[Store], seed: int = 0, settings: FilmSettings = VIDEO
         settings.steps,
         lambda model: Masked(model, objective),
         lambda model: Loader(sources, seed),
-        settings.optimisation,
+        optimisation,
         shared=RotaryBlock,
         gauge_clips=clips,
     )

@@ -48,8 +48,12 @@ def schedule(width: int, parameters: int, steps: int | None = None) -> Schedule:
     share = min(parameters / _LARGE, 1.0)
     batch = 3072 if share > 0.9 else 2 ** round(math.log2(3072 * share**0.5))
     wanted = steps or round(240_000 * 3072 * share / batch)
-    rate = 5.25e-4 * (batch / 3072) ** 0.5 * max(_LARGE_WIDTH / width, 1.0)
-    return Schedule(batch, wanted, rate, warmup=round(wanted / 20))
+    return Schedule(batch, wanted, rate(width, batch), warmup=round(wanted / 20))
+
+
+def rate(width: int, batch: int) -> float:
+    """AdamW's, at its highest, for an encoder of that width and so many clips in a step: as :func:`schedule` says."""
+    return 5.25e-4 * (batch / 3072) ** 0.5 * max(_LARGE_WIDTH / width, 1.0)
 
 
 def work(config: VJEPAConfig, model: VJEPA) -> Masked:
