@@ -16,6 +16,7 @@ from ami.data.video import FILM, read_film, write_film
 from ami.evaluation.films import film_clip
 from ami.models import checkpoint, vjepa, vjepa2
 from ami.models.jepa import JEPA, sized
+from ami.models.mind import Mind, MindConfig
 from ami.types import Clip, Embodiment, Latent, WorldModel
 
 
@@ -76,12 +77,14 @@ def saved(folder: Path, model: WorldModel) -> Path:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Untrained babies: one that perceives each step by itself, and one that perceives clips of 8 steps of 2 frames."""
+    """Untrained babies: one perceives each step by itself, one clips of 8 steps of 2 frames, and one is both."""
     folder = tmp_path_factory.mktemp("models")
     clips = vjepa.sized("baby", {"film": Embodiment("film", 0.2)}, picture=32)
+    acts = sized("baby", {"arm": Embodiment("arm", 0.1, (-1.0,), (1.0,))}, picture=32)
     return {
         "jepa": saved(folder / "jepa", JEPA(sized("baby", {"film": FILM}, picture=32))),
         "vjepa": saved(folder / "vjepa", vjepa.VJEPA(clips)),
+        "mind": saved(folder / "mind", Mind(MindConfig(acting=acts, watching=clips))),
     }
 
 
@@ -156,13 +159,13 @@ def test_a_disk_that_is_full_leaves_no_part_of_a_folder(ami, theirs: Path, tmp_p
 # Features
 
 
-@pytest.mark.parametrize("kind", ["jepa", "vjepa"])
+@pytest.mark.parametrize("kind", ["jepa", "vjepa", "mind"])
 def test_features_are_what_the_model_perceives_clip_by_clip(
     ami, kind: str, models: dict[str, Path], films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(features, "_TOKENS", 1)  # one clip at a time
     held = ami("features", models[kind], films, "--out", tmp_path / "f.npz", "--clip", 4, "--json").document
-    model, arrays = checkpoint.load(models[kind]), opened(tmp_path / "f.npz")
+    model, arrays = checkpoint.load(models[kind]).part("film"), opened(tmp_path / "f.npz")
     frames = 4 * model.frames
     clips = [40 // frames, 20 // frames, 33 // frames]
     assert held["skipped"] == []

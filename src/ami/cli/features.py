@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 from ami import files
 from ami.cli.show import Bars
 from ami.data.video import read_film
-from ami.evaluation.films import film_clip, rate
+from ami.evaluation.films import film_clip, passive, rate
 from ami.models.vjepa import VJEPA
 from ami.types import WorldModel
 
@@ -34,7 +34,8 @@ class Shown:
 
     @classmethod
     def to(cls, model: WorldModel, fps: float | None, steps: int | None) -> Shown:
-        """As it learned, where nothing else is said."""
+        """As it learned, where nothing else is said; of a model in parts, to the one that watches."""
+        model = model.part(passive(model).name)
         learned = rate(model)
         if fps is not None and not 0 < fps < float("inf"):
             raise ValueError(f"--fps is {fps:g}; it must be above 0, and this model learned with {learned:g}")
