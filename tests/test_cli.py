@@ -222,7 +222,6 @@ def test_a_training_says_what_its_data_lacks(ami, tmp_path: Path) -> None:
         (str(tmp_path / "torn.mp4"), 1),
         ("short.mp4", 0),
     ]
-    assert held["advice"] == []
 
 
 def test_a_training_says_what_its_gauges_warned_of(ami, made: Path, tmp_path: Path, monkeypatch) -> None:
