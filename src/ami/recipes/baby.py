@@ -12,7 +12,7 @@ from ami.models.jepa import JEPA, JEPAConfig, sized
 from ami.nn.precision import fast_precision
 from ami.objectives.prediction import Dynamics, Prediction, PredictionSettings
 from ami.recipes.common import by_embodiment, gauge_clips, left_out, measured, sides
-from ami.recipes.films import VIDEO, FilmSettings, video
+from ami.recipes.films import FilmSettings, video
 from ami.recipes.mind import both
 from ami.training.loop import Stage, drawn_from
 from ami.training.optim import Optimisation
@@ -43,7 +43,7 @@ class BabySettings:
     refine_optimisation: Optimisation = field(
         default_factory=lambda: Optimisation(rate=8e-3, warmup=50, weight_decay=1e-4)
     )
-    films: FilmSettings = VIDEO  # of the part that watches, where there are films
+    films: FilmSettings = field(default_factory=lambda: FilmSettings(steps=1400))  # of the part that watches films
 
 
 # What each recipe begins from.
