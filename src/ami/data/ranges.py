@@ -3,40 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
 
-from ami.data.episodes import EpisodeInfo, Store
-from ami.types import Clip, Embodiment
+from ami.data.episodes import Store
+from ami.data.views import Over
+from ami.types import Clip
 
 Ranges = Callable[[int], Sequence[tuple[int, int]]]  # of an episode's length: (first, end) of each, in frames
 
 
-class Ranged:
+class Ranged(Over):
     """The windows of a store that lie wholly within what ``ranges`` allows.
 
     Sampled like any other (:class:`ami.data.loader.Source`), and nothing is copied.
     """
 
     def __init__(self, store: Store, ranges: Ranges) -> None:
-        self.store, self.ranges = store, ranges
-
-    @property
-    def folder(self) -> Path:
-        """Where the recordings lie."""
-        return self.store.folder
-
-    @property
-    def embodiment(self) -> Embodiment:
-        """Whose recordings they are."""
-        return self.store.embodiment
-
-    @property
-    def episodes(self) -> tuple[EpisodeInfo, ...]:
-        """What the store holds, whole."""
-        return self.store.episodes
+        super().__init__(store)
+        self.ranges = ranges
 
     def windows(
         self, steps: int, frames_per_step: int = 1, episodes: Sequence[int] | None = None

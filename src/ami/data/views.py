@@ -18,15 +18,11 @@ _SHIFT = 4  # px at most (Kostrikov et al. 2020, "Image augmentation is all you 
 _LIGHT = 0.25  # gain of each colour at most this far from 1
 
 
-class Views:
-    """A store in which every episode comes ``views`` times; view 0 is the recording itself.
+class Over:
+    """Something that stands for a store and shows it otherwise."""
 
-    A view is one shift and one light for the whole episode, so what happens in it, and what was done, stays true. It
-    depends on (episode, view) alone: sampled like any other store (:class:`ami.data.loader.Source`), nothing to save.
-    """
-
-    def __init__(self, store: Store, views: int) -> None:
-        self.store, self.views = store, views
+    def __init__(self, store: Store) -> None:
+        self.store = store
 
     @property
     def folder(self) -> Path:
@@ -37,6 +33,23 @@ class Views:
     def embodiment(self) -> Embodiment:
         """Whose recordings they are."""
         return self.store.embodiment
+
+    @property
+    def episodes(self) -> tuple[EpisodeInfo, ...]:
+        """What the store holds, whole."""
+        return self.store.episodes
+
+
+class Views(Over):
+    """A store in which every episode comes ``views`` times; view 0 is the recording itself.
+
+    A view is one shift and one light for the whole episode, so what happens in it, and what was done, stays true. It
+    depends on (episode, view) alone: sampled like any other store (:class:`ami.data.loader.Source`), nothing to save.
+    """
+
+    def __init__(self, store: Store, views: int) -> None:
+        super().__init__(store)
+        self.views = views
 
     @property
     def episodes(self) -> tuple[EpisodeInfo, ...]:

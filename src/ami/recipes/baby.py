@@ -18,6 +18,7 @@ from ami.training.loop import Stage, drawn_from
 from ami.training.optim import Optimisation
 from ami.training.perceived import PerceivedStore
 from ami.training.run import Recipe
+from ami.types import Embodiment
 
 
 @dataclass(frozen=True)
@@ -84,13 +85,7 @@ def acting(name: str, stores: Mapping[str, Store], seed: int, settings: BabySett
     train, held = {}, {}
     for kind, store in stores.items():
         train[kind], held[kind] = sides(store)
-    config = sized(
-        settings.size,
-        {kind: measured(store, train[kind]) for kind, store in stores.items()},
-        picture=settings.picture,
-        window=settings.window,
-        precision=settings.precision,
-    )
+    config = _config({kind: measured(store, train[kind]) for kind, store in stores.items()}, settings)
     largest = max(stores, key=lambda kind: _frames(stores[kind]))
     batches = {kind: settings.batch if kind == largest else settings.small_batch for kind in stores}
     refine_batches = {kind: settings.refine_batch if kind == largest else 64 for kind in stores}
@@ -144,6 +139,16 @@ def acting(name: str, stores: Mapping[str, Store], seed: int, settings: BabySett
                 gauge_clips=clips,
             ),
         ),
+    )
+
+
+def _config(bodies: Mapping[str, Embodiment], settings: BabySettings) -> JEPAConfig:
+    return sized(
+        settings.size,
+        bodies,
+        picture=settings.picture,
+        window=settings.window,
+        precision=settings.precision,
     )
 
 
