@@ -1,10 +1,38 @@
 """What every test may use."""
 
+import json
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+
+from ami.cli import entry
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command ended with."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        """The one JSON document on stdout."""
+        return json.loads(self.out)
+
+    @property
+    def mistake(self) -> str:
+        """The one sentence of a mistake."""
+        assert (self.code, self.out) == (2, "")
+        assert self.err.count("\n") == 1
+        assert self.err.startswith("ami: ")
+        return self.err
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -20,3 +48,20 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data in {folder} (set AMI_SHARED_DATA)")
     return folder
+
+
+@pytest.fixture
+def ami(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]:
+    """Run a command."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(entry, "_keep_memory", lambda: None)
+
+    def run(*words: object) -> Said:
+        capsys.readouterr()
+        try:
+            code = entry.run([str(word) for word in words])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return Said(code, *capsys.readouterr())
+
+    return run

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -46,33 +46,9 @@ ASKED = RoomsBenchmark("fixed", steps=2, planner=SEARCH, horizon=3, warm_iterati
 SCALE = demo.Scale(settings=TINY, episodes=10, steps=10, drawn=8, suite="tiny", with_films="tiny")
 
 
-@dataclass(frozen=True)
-class Said:
-    """What a command ended with."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self):
-        """The one JSON document on stdout."""
-        return json.loads(self.out)
-
-    @property
-    def mistake(self) -> str:
-        """The one sentence of a mistake."""
-        assert (self.code, self.out) == (2, "")
-        assert self.err.count("\n") == 1
-        assert self.err.startswith("ami: ")
-        return self.err
-
-
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything as it is, only small."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(entry, "_keep_memory", lambda: None)
     for name in SETTINGS:
         monkeypatch.setitem(SETTINGS, name, TINY)
     monkeypatch.setitem(SUITES, "tiny", Suite("tiny", ((ASKED, 3),)))
@@ -81,21 +57,6 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "FULL", SCALE)
     monkeypatch.setitem(reproduce.CAPABILITIES, "rooms", SCALE)
     monkeypatch.setattr(page, "_curves", lambda curves: "")  # what takes longest of a report
-
-
-@pytest.fixture
-def ami(capsys: pytest.CaptureFixture[str]):
-    """Run a command."""
-
-    def run(*words: object) -> Said:
-        capsys.readouterr()
-        try:
-            code = entry.run([str(word) for word in words])
-        except SystemExit as stop:
-            code = stop.code
-        return Said(code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """``ami import``, ``export`` and ``features`` do what they say; every mistake is one sentence that costs nothing."""
 
-import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,53 +9,13 @@ import torch
 from transformers import VJEPA2Config, VJEPA2Model
 
 from ami import files
-from ami.cli import entry, features
+from ami.cli import features
 from ami.data.video import FILM, read_film, write_film
 from ami.evaluation.films import film_clip
 from ami.models import checkpoint, vjepa, vjepa2
 from ami.models.jepa import JEPA, sized
 from ami.models.mind import Mind, MindConfig
 from ami.types import Clip, Embodiment, Latent, WorldModel
-
-
-@dataclass(frozen=True)
-class Said:
-    """What a command ended with."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self):
-        """The one JSON document on stdout."""
-        assert (self.code, self.err) == (0, "")
-        return json.loads(self.out)
-
-    @property
-    def mistake(self) -> str:
-        """The one sentence of a mistake."""
-        assert (self.code, self.out) == (2, "")
-        assert self.err.count("\n") == 1
-        assert self.err.startswith("ami: ")
-        return self.err
-
-
-@pytest.fixture
-def ami(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    """Run a command."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(entry, "_keep_memory", lambda: None)
-
-    def run(*words: object) -> Said:
-        capsys.readouterr()
-        try:
-            code = entry.run([str(word) for word in words])
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return Said(code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture(scope="module")

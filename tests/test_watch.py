@@ -42,16 +42,6 @@ def film(path: Path, frames: int = 40, cut: int = 25) -> Path:
     return path
 
 
-def ami(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    capsys.readouterr()
-    try:
-        code = entry.run(["watch", *map(str, words)])
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    said = capsys.readouterr()
-    return code, said.out, said.err
-
-
 def test_a_cut_is_the_moment_that_stands_out() -> None:
     pictures = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     drift = np.arange(60)[:, None, None, None] // 3
@@ -64,9 +54,10 @@ def test_a_cut_is_the_moment_that_stands_out() -> None:
     assert out == sorted(out, reverse=True)
 
 
-def test_a_timeline_and_a_page_are_written(capsys, model: Path, tmp_path: Path) -> None:
+def test_a_timeline_and_a_page_are_written(ami, model: Path, tmp_path: Path) -> None:
     path = film(tmp_path / "a & b.mp4")
-    code, out, err = ami(capsys, model, path, "--out", tmp_path / "o", "--json")
+    said = ami("watch", model, path, "--out", tmp_path / "o", "--json")
+    code, out, err = said.code, said.out, said.err
     assert (code, err) == (0, "")
     document = json.loads(out)
     assert document["checkpoint"] == checkpoint.digest(model)
@@ -88,23 +79,25 @@ def test_a_timeline_and_a_page_are_written(capsys, model: Path, tmp_path: Path) 
     assert not re.search(r"""(?:src|href)=["'](?!data:)|url\(|@import|https?://""", html), "nothing is fetched"
 
 
-def test_films_are_calibrated_on_others_where_these_are_named(capsys, model: Path, tmp_path: Path) -> None:
+def test_films_are_calibrated_on_others_where_these_are_named(ami, model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "films"
     folder.mkdir()
     one, other = film(folder / "a.mp4"), film(folder / "b.mp4", 30, 99)
-    code, out, _ = ami(capsys, model, folder, "--ordinary", other, "--out", tmp_path / "o", "--json")
+    said = ami("watch", model, folder, "--ordinary", other, "--out", tmp_path / "o", "--json")
+    code, out = said.code, said.out
     assert code == 0
     document = json.loads(out)
     assert [each["film"] for each in document["films"]] == [one.name, other.name]
     assert document["ordinary"] == ["b.mp4"]
     assert {each["calibrated_on"] for each in document["films"]} == {"ordinary films"}
     assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["a.html", "a.json", "b.html", "b.json"]
-    code, out, _ = ami(capsys, model, one, "--out", tmp_path / "p")
+    said = ami("watch", model, one, "--out", tmp_path / "p")
+    code, out = said.code, said.out
     assert code == 0
     assert "a.mp4" in out
 
 
-def test_what_cannot_be_watched_is_one_sentence(capsys, model: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_watched_is_one_sentence(ami, model: Path, tmp_path: Path) -> None:
     good, short, text = film(tmp_path / "g.mp4"), film(tmp_path / "s.mp4", 2), tmp_path / "t.mp4"
     text.write_text("no film\n" * 40)
     (tmp_path / "empty").mkdir()
@@ -124,11 +117,12 @@ def test_what_cannot_be_watched_is_one_sentence(capsys, model: Path, tmp_path: P
         ((robot, good), "has learned arm: nothing that is watched"),
         ((model, good, "--out", tmp_path / "used"), "is not empty"),
     ):
-        code, out, err = ami(capsys, *([] if "--out" in words else ["--out", tmp_path / "o"]), *words)
+        said = ami("watch", *([] if "--out" in words else ["--out", tmp_path / "o"]), *words)
+        code, out, err = said.code, said.out, said.err
         assert (code, out, err.count("\n")) == (2, "", 1), err
         assert sentence in err
         assert not (tmp_path / "o").exists()
-    assert ami(capsys, model, "--out", tmp_path / "o")[0] == 2
+    assert ami("watch", model, "--out", tmp_path / "o").code == 2
 
 
 def test_a_store_of_films_is_no_question_for_rooms(model: Path, tmp_path: Path) -> None:
