@@ -350,3 +350,8 @@ def test_the_machine_is_described():
     described = this_machine("fp32")
     assert described["precision"] == "fp32"
     assert int(described["cores"]) >= 1
+
+
+def test_no_two_baselines_look_alike_however_many_there_are() -> None:
+    looks = [plots.symbol(series) for series in range(2 * len(plots.SHAPES) - 1)]
+    assert len(set(looks)) == len(looks)

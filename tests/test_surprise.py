@@ -163,7 +163,7 @@ def test_splices_are_found_by_who_knows_how_things_move(store: Store) -> None:
     assert result.value > 0.9
     assert result.low <= result.value <= result.high
     assert result.baselines["untrained"].value == 0.5, "who sees nothing is at chance"
-    assert {"frame-difference", "flow-magnitude", "flow-change", "flow-residual"} < set(result.baselines)
+    assert {"frame-differences", "flow-magnitude", "flow-change", "flow-residual"} < set(result.baselines)
     assert Splice("cut").run(model(Inert), 30, asking).results[0].value > 0.95
 
 

@@ -56,7 +56,7 @@ def change_by_frame(video: UInt8[Tensor, "frames 3 height width"]) -> dict[str, 
     flow = block_flow(video)
     turn = (flow.shift[1:] - flow.shift[:-1]).norm(dim=-1).mean(1)
     late = {
-        "frame-difference": (video[1:].float() - video[:-1].float()).abs().mean((1, 2, 3)),
+        "frame-differences": (video[1:].float() - video[:-1].float()).abs().mean((1, 2, 3)),
         "flow-magnitude": flow.shift.norm(dim=-1).mean(1),
         "flow-change": turn,
         "flow-residual": flow.residual.mean(1),

@@ -73,7 +73,7 @@ def _series(results: Sequence[Result]) -> dict[str, int]:
     names = {MODEL: 0}
     for result in results:
         for name in [*result.baselines, *(row for held in _bins(result) for row in held["rows"])]:
-            names.setdefault(name, 1 + (len(names) - 1) % (len(plots.SHAPES) - 1))
+            names.setdefault(name, len(names))
     return names
 
 

@@ -81,7 +81,7 @@ def whisker(values: Mapping[int, Interval], ends: tuple[float, float]) -> str:
     first = next(iter(values))
     held = values[first]
     low, high = (_place(end, ends) for end in (held.low, held.high))
-    bar = f'<line class="bar s{first}" x1="{low}%" x2="{high}%" y1="50%" y2="50%"/>'
+    bar = f'<line class="bar s{look(first)[0]}" x1="{low}%" x2="{high}%" y1="50%" y2="50%"/>'
     marks = "".join(
         f'<svg x="{_place(held.value, ends)}%" y="50%" overflow="visible">{_shape(series)}</svg>'
         for series, held in reversed(list(values.items()))
@@ -109,11 +109,12 @@ def by_distance(bins: Sequence[Mapping[str, Any]], unit: str, series: Mapping[st
         rows = [bins[i]["rows"][name] for i in at]
         value, low, high = (np.array([row[key] for row in rows]) * factor for key in ("value", "low", "high"))
         x = np.array(at) + 0.09 * (place - (len(names) - 1) / 2)  # side by side, so that whiskers do not hide whiskers
-        colour, own = PAINT[f"series{series[name]}"], series[name] == 0
+        (shape, full), own = look(series[name]), series[name] == 0
+        colour = PAINT[f"series{shape}"]
         axes.plot(x, value, color=colour, linewidth=2.2 if own else 1.1, linestyle="-" if own else (0, (4, 2)))
         axes.vlines(x, low, high, color=colour, linewidth=2.0 if own else 1.1)
-        fill = colour if own else PAINT["card"]
-        axes.plot(x, value, MARKERS[series[name]], color=colour, markerfacecolor=fill, markersize=6.5 if own else 5.5)
+        fill = colour if full else PAINT["card"]
+        axes.plot(x, value, MARKERS[shape], color=colour, markerfacecolor=fill, markersize=6.5 if own else 5.5)
         said.insert(0, f"{name}: " + ", ".join(number(v, "%" if unit in PERCENT else unit) for v in value))
     labels = [f"{held['low']:g}–{held['high']:g}" for held in bins]
     axes.set_xticks(range(len(bins)), [f"{label}\nn = {held['n']}" for label, held in zip(labels, bins, strict=True)])
@@ -154,8 +155,17 @@ def _place(value: float, ends: tuple[float, float]) -> float:
     return round(2.0 + 96.0 * (value - ends[0]) / (ends[1] - ends[0]), 2)
 
 
+def look(series: int) -> tuple[int, bool]:
+    """Which shape and colour a series has, and whether it is filled: the model's own, and every second round."""
+    if not series:
+        return 0, True
+    again, place = divmod(series - 1, len(SHAPES) - 1)
+    return 1 + place, again % 2 == 1
+
+
 def _shape(series: int) -> str:
-    return f'<path class="mark s{series}" d="{SHAPES[series]}"/>'
+    place, full = look(series)
+    return f'<path class="mark s{place}{" full" if full else ""}" d="{SHAPES[place]}"/>'
 
 
 def _quiet(figure: Figure) -> None:

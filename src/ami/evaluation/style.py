@@ -50,12 +50,12 @@ thead th { color: var(--soft); font-size: 0.78rem; } thead th:nth-child(n + 3) {
 .between { width: 6.9em; } .card .own { color: var(--series0); font-weight: 600; } .card .own th { font-weight: 600; }
 svg { display: block; } .whisker { width: 100%; height: 20px; overflow: visible; }
 .axis { width: 100%; height: 14px; font-size: 10.5px; fill: var(--soft); overflow: visible; }
-.tick { stroke: var(--line); } .bar { stroke-width: 3px; opacity: 0.55; stroke-linecap: round; }
-.mark { fill: var(--card); stroke-width: 1.6px; } .mark.s0 { fill: var(--series0); }
-.s0 { stroke: var(--series0); } .s1 { stroke: var(--series1); } .s2 { stroke: var(--series2); }
-.s3 { stroke: var(--series3); } .s4 { stroke: var(--series4); } .s5 { stroke: var(--series5); }
-.s6 { stroke: var(--series6); }
-.s7 { stroke: var(--series7); } .s8 { stroke: var(--series8); }
+.tick { stroke: var(--line); } .mark, .bar { stroke: currentColor; }
+.bar { stroke-width: 3px; opacity: 0.55; stroke-linecap: round; }
+.mark { fill: var(--card); stroke-width: 1.6px; } .mark.full { fill: currentColor; stroke-width: 2.8px; }
+.s0 { color: var(--series0); } .s1 { color: var(--series1); } .s2 { color: var(--series2); }
+.s3 { color: var(--series3); } .s4 { color: var(--series4); } .s5 { color: var(--series5); }
+.s6 { color: var(--series6); } .s7 { color: var(--series7); } .s8 { color: var(--series8); }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 20px; margin: 0 0 16px; padding: 0; list-style: none;
 font-size: 0.88rem; }
 .legend li { display: flex; align-items: center; gap: 6px; } .key { width: 16px; height: 16px; }
