@@ -120,7 +120,7 @@ class Belief:
     """What an agent holds now: the recent latents and, where a model has them, a recurrent state and what it recalled.
 
     A value like any other: it can be saved, compared, copied for every candidate of a planner. ``actions`` are those
-    done between the held latents (``None`` for passive video).
+    done between the held latents (``None`` for passive video). ``recurrent`` is whatever else a model carries along.
     """
 
     embodiment: str
@@ -163,6 +163,7 @@ class WorldModel(nn.Module):
     latent_shape: tuple[int, int]  # tokens, dim
     causal: bool = True  # whether a latent depends on its step and those before it alone; False: on its whole clip
     frames: int = 1  # video frames in a step
+    reaches: tuple[str, ...] = ()  # embodiments for which ``reach`` and ``propose`` answer
     picture: int | None = None  # px on a side of the pictures it was built for; None: any
 
     def part(self, embodiment: str) -> WorldModel:
@@ -195,6 +196,17 @@ class WorldModel(nn.Module):
     ) -> Float[Tensor, "batch horizon"]:
         """How badly each step of ``future`` fits the belief; small = expected. In units of the model's own."""
         raise NotImplementedError
+
+    def reach(self, now: Latent, goal: Latent, embodiment: str) -> Float[Tensor, "batch time"]:
+        """How many steps at full effort it takes from each step of ``now`` to the one step of ``goal``.
+
+        Not symmetric: what falls down does not climb. A model may leave this and ``propose`` out (``reaches``).
+        """
+        raise ValueError(f"this model has not learned how far things are for '{embodiment}'; see its `reaches`")
+
+    def propose(self, belief: Belief, goal: Latent, horizon: int) -> Float[Tensor, "batch horizon action"]:
+        """What to do to get to the one step of ``goal``, without a search: a first guess for one."""
+        raise ValueError(f"this model has not learned what to do first as '{belief.embodiment}'; see its `reaches`")
 
 
 class Objective(nn.Module):

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from ami.nn.encoders import StepEncoder
-from ami.nn.predictors import ActionDoor, ResidualPredictor
+from ami.nn.predictors import ActionDoor, ResidualPredictor, Ways, mended
 from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
 
 STATE, SCENE = 0, 1  # the tokens of a latent
@@ -34,6 +34,12 @@ class JEPAConfig(BaseModel):
     )
     predictor_width: int = Field(128, ge=8)
     predictor_depth: int = Field(2, ge=0)
+    lessons: int = Field(
+        8, ge=0, description="the last so many of its own mistakes that a belief holds, to mend others"
+    )
+    reaches: tuple[str, ...] = Field((), description="embodiments for which it learns how far things are")
+    reach_width: int = Field(256, ge=8)
+    reach_depth: int = Field(3, ge=1)
 
 
 # One dial. Each size doubles the widths of the one before it about every second step and adds blocks; baby has none,
@@ -49,7 +55,13 @@ _SIZES = {
 
 
 def sized(
-    size: str, embodiments: Mapping[str, Embodiment], *, picture: int = 64, window: int = 1, precision: str = "fp32"
+    size: str,
+    embodiments: Mapping[str, Embodiment],
+    *,
+    picture: int = 64,
+    window: int = 1,
+    precision: str = "fp32",
+    reaches: tuple[str, ...] = (),
 ) -> JEPAConfig:
     """The settings of one size: ``baby``, ``tiny``, ``small``, ``base`` or ``large``."""
     if size not in _SIZES:
@@ -65,6 +77,9 @@ def sized(
         precision=precision,  # pyright: ignore[reportArgumentType] (checked by the settings)
         predictor_width=predictor_width,
         predictor_depth=predictor_depth,
+        reaches=reaches,
+        reach_width=2 * predictor_width,
+        reach_depth=predictor_depth + 1,
     )
 
 
@@ -74,6 +89,10 @@ class JEPA(WorldModel):
     The objective makes them so (:mod:`ami.objectives.prediction`); the model only promises that the state of the next
     step depends on the held states, the scene and the action, and that the scene it imagines is the one it holds. So
     the distance to a goal in the same place is a distance of states: the scenes cancel.
+
+    A belief also carries what went otherwise than predicted: for each of the last few transitions the state, the
+    action, and by how much the next state was missed. Near such a state and action the prediction is mended by it. So a
+    wall that the model takes for a door is run into once, and not for the rest of the episode.
     """
 
     def __init__(self, config: JEPAConfig) -> None:
@@ -100,6 +119,16 @@ class JEPA(WorldModel):
             state=config.dim,
         )
         self.doors = nn.ModuleDict({name: _door(config.embodiments[name], config.predictor_width) for name in names})
+        self.reaches = tuple(sorted(config.reaches))
+        for name in self.reaches:
+            if not self._body(name).action_dim:
+                raise ValueError(f"'{name}' has no actions, so there is nothing it could reach")
+        self.ways = nn.ModuleDict(
+            {
+                name: Ways(config.dim, config.reach_width, config.reach_depth, config.embodiments[name])
+                for name in self.reaches
+            }
+        )
 
     def encode(self, clip: Clip) -> Latent:
         """Perceive each step by itself. Needs video of the size that the model was built for."""
@@ -121,37 +150,48 @@ class JEPA(WorldModel):
         actions: Float[Tensor, "batch time action"] | None,
         embodiment: str = "",
     ) -> Belief:
-        """Hold the last ``window`` latents, and the actions between them."""
+        """Hold the last ``window`` latents, the actions between them, and the last lessons."""
         name = embodiment if belief is None else belief.embodiment
         self._body(name)
-        values, times, done = seen.values, seen.times, actions
+        values, times, done, old = seen.values, seen.times, actions, 0
+        lessons = None if belief is None else belief.recurrent
         if belief is not None:
+            old = belief.latents.steps
             values = torch.cat([belief.latents.values, values], 1)
             times = torch.cat([belief.latents.times, times], 1)
             if actions is not None and belief.actions is not None:
                 done = torch.cat([belief.actions, actions], 1)
+        if self.config.lessons:
+            for step in range(max(old, 1), values.shape[1]):
+                action = None if done is None else done[:, step - 1]
+                lesson = self._lesson(name, values[:, max(step - self.config.window, 0) : step + 1], action)
+                lessons = lesson if lessons is None else torch.cat([lessons, lesson], 1)[:, -self.config.lessons :]
         keep = min(self.config.window, values.shape[1])
         held = None if done is None else done[:, done.shape[1] - (keep - 1) :]
-        return Belief(name, Latent(values[:, -keep:], times[:, -keep:]), held)
+        return Belief(name, Latent(values[:, -keep:], times[:, -keep:]), held, lessons)
 
     def predict(self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, horizon: int) -> Latent:
         """Imagine ``horizon`` steps; the scene stays."""
-        body = self._body(belief.embodiment)
-        self._check(body, actions, horizon)
-        held, dim = belief.latents.values, self.config.dim
-        scene = held[:, -1, SCENE]
-        # A belief younger than the window has been still until now: its oldest state stands in for what was before.
-        states = held[:, :, STATE]
-        missing = self.config.window - states.shape[1]
-        history = torch.cat([states[:, :1].expand(-1, missing, -1), states], 1).flatten(1)
-        passed = []
-        for condition in self.door(belief.embodiment)(actions, self.predictor.context(scene), horizon):
-            state = history[:, -dim:] + self.predictor(history, condition)
-            history = torch.cat([history[:, dim:], state], 1) if self.config.window > 1 else state
-            passed.append(state)
-        imagined = torch.stack([torch.stack(passed, 1), scene[:, None].expand(-1, horizon, -1)], 2)
-        ahead = body.step_seconds * torch.arange(1, horizon + 1).to(belief.latents.times)
-        return Latent(imagined, belief.latents.times[:, -1:] + ahead)
+        self._check(self._body(belief.embodiment), actions, horizon)
+        rollout = _Rollout(self, belief)
+        return rollout.latent([rollout.step(None if actions is None else actions[:, step]) for step in range(horizon)])
+
+    def reach(self, now: Latent, goal: Latent, embodiment: str) -> Float[Tensor, "batch time"]:
+        """Steps at full effort, from states and the scene of ``now``; the goal's own scene is not looked at."""
+        if embodiment not in self.reaches:
+            return super().reach(now, goal, embodiment)
+        wanted = goal.values[:, :, STATE].expand(-1, now.steps, -1)
+        return self.way(embodiment).steps(now.values[:, :, STATE], wanted, now.values[:, :, SCENE])
+
+    def propose(self, belief: Belief, goal: Latent, horizon: int) -> Float[Tensor, "batch horizon action"]:
+        """What the head says at each step of the path that it imagines by doing so."""
+        if belief.embodiment not in self.reaches:
+            return super().propose(belief, goal, horizon)
+        rollout, done = _Rollout(self, belief), []
+        for _ in range(horizon):
+            done.append(self.way(belief.embodiment).action(rollout.state, goal.values[:, 0, STATE], rollout.scene))
+            rollout.step(done[-1])
+        return torch.stack(done, 1)
 
     def energy(
         self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, future: Latent
@@ -159,6 +199,21 @@ class JEPA(WorldModel):
         """Squared distance from what was imagined, mean over tokens and dim. A latent's own variance is 1."""
         imagined = self.predict(belief, actions, future.steps)
         return (future.values - imagined.values).square().mean((-1, -2))
+
+    def way(self, embodiment: str) -> Ways:
+        """How far things are for an embodiment, and what to do first."""
+        return cast(Ways, self.ways[embodiment])
+
+    @torch.no_grad()
+    def _lesson(
+        self, name: str, passed: Float[Tensor, "batch steps tokens dim"], action: Float[Tensor, "batch action"] | None
+    ) -> Float[Tensor, "batch 1 lesson"]:
+        """The state before the last step, what was done (in deviations), and what the prediction then missed."""
+        rollout = _Rollout(self, Belief(name, Latent(passed[:, :-1], passed.new_zeros(passed.shape[:2])[:, :-1])))
+        before = rollout.state
+        missed = passed[:, -1, STATE] - rollout.step(action)
+        normal = [] if action is None else [self.door(name).normal(action)]
+        return torch.cat([before, *normal, missed], -1)[:, None]
 
     def door(self, embodiment: str) -> ActionDoor:
         """Where an embodiment's actions come in."""
@@ -180,6 +235,41 @@ class JEPA(WorldModel):
                 f"{horizon} steps of '{body.name}' need actions of shape (batch, {horizon}, {body.action_dim}), "
                 f"not {tuple(actions.shape)}"
             )
+
+
+class _Rollout:
+    """A path being imagined: the states that the next depends on, the scene, and the lessons that mend it."""
+
+    def __init__(self, model: JEPA, belief: Belief) -> None:
+        held, window = belief.latents.values, model.config.window
+        self.model, self.belief, self.dim = model, belief, model.config.dim
+        self.scene = held[:, -1, SCENE]
+        # A belief younger than the window has been still until now: its oldest state stands in for what was before.
+        states = held[:, :, STATE]
+        missing = window - states.shape[1]
+        self.history = torch.cat([states[:, :1].expand(-1, missing, -1), states], 1).flatten(1)
+        self.context, self.door = model.predictor.context(self.scene), model.door(belief.embodiment)
+
+    @property
+    def state(self) -> Float[Tensor, "batch dim"]:
+        """Where it is now."""
+        return self.history[:, -self.dim :]
+
+    def step(self, action: Float[Tensor, "batch action"] | None) -> Float[Tensor, "batch dim"]:
+        """Go on by one step, and say where to."""
+        before, lessons = self.state, self.belief.recurrent
+        after = before + self.model.predictor(self.history, self.door(action, self.context))
+        if lessons is not None:
+            after = after + mended(lessons, before, None if action is None else self.door.normal(action))
+        self.history = torch.cat([self.history[:, self.dim :], after], 1) if self.model.config.window > 1 else after
+        return after
+
+    def latent(self, passed: list[Float[Tensor, "batch dim"]]) -> Latent:
+        """The states passed, as a future of the belief."""
+        times, horizon = self.belief.latents.times, len(passed)
+        scene = self.scene[:, None].expand(-1, horizon, -1)
+        ahead = self.model.embodiments[self.belief.embodiment].step_seconds * torch.arange(1, horizon + 1).to(times)
+        return Latent(torch.stack([torch.stack(passed, 1), scene], 2), times[:, -1:] + ahead)
 
 
 def _door(body: Embodiment, width: int) -> ActionDoor:

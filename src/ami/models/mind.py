@@ -36,6 +36,7 @@ class Mind(WorldModel):
         self.embodiments = {**self.acting.embodiments, **self.watching.embodiments}
         self.latent_shape, self.causal = self.acting.latent_shape, self.watching.causal
         self.frames, self.picture = self.watching.frames, self.watching.picture
+        self.reaches = self.acting.reaches
 
     def part(self, embodiment: str) -> WorldModel:
         """Who answers for an embodiment."""
@@ -67,3 +68,11 @@ class Mind(WorldModel):
     ) -> Float[Tensor, "batch horizon"]:
         """As its part does; energies of two parts are in two units."""
         return self.part(belief.embodiment).energy(belief, actions, future)
+
+    def reach(self, now: Latent, goal: Latent, embodiment: str) -> Float[Tensor, "batch time"]:
+        """As its part does."""
+        return self.part(embodiment).reach(now, goal, embodiment)
+
+    def propose(self, belief: Belief, goal: Latent, horizon: int) -> Float[Tensor, "batch horizon action"]:
+        """As its part does."""
+        return self.part(belief.embodiment).propose(belief, goal, horizon)

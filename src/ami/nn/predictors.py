@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
+
+from ami.types import Embodiment
 
 
 class ActionDoor(nn.Module):
@@ -27,20 +28,18 @@ class ActionDoor(nn.Module):
         self.kind = nn.Parameter(torch.zeros(width))
 
     def forward(
-        self, actions: Float[Tensor, "batch horizon action"] | None, context: Float[Tensor, "batch width"], horizon: int
-    ) -> Iterator[Float[Tensor, "batch width"]]:
-        """The condition of each step, added to what is the same at all of them.
+        self, action: Float[Tensor, "batch action"] | None, context: Float[Tensor, "batch width"]
+    ) -> Float[Tensor, "batch width"]:
+        """The condition of one step, added to what is the same at all of them.
 
         One step at a time: the conditions of a whole horizon in one product would not stay in cache, and took longer.
         """
         same = context + self.kind
-        if self.weight is None or actions is None:
-            yield from [same] * horizon
-        else:
-            for done in self.normal(actions).unbind(1):
-                yield torch.addmm(same, done, self.weight.T)
+        if self.weight is None or action is None:
+            return same
+        return torch.addmm(same, self.normal(action), self.weight.T)
 
-    def normal(self, actions: Float[Tensor, "batch time action"]) -> Float[Tensor, "batch time action"]:
+    def normal(self, actions: Float[Tensor, "*batch action"]) -> Float[Tensor, "*batch action"]:
         """Actions in deviations of the training data."""
         return (actions - self.mean) / self.std
 
@@ -71,3 +70,63 @@ class ResidualPredictor(nn.Module):
             # In place where no gradient needs the old one: planning is a third faster for it.
             hidden = hidden + more if torch.is_grad_enabled() else hidden.add_(more)
         return self.change(hidden)
+
+
+class Ways(nn.Module):
+    """From a state, a goal's state and the scene: how many steps it is to the goal, and what to do first.
+
+    Two networks alike. The number is a softplus, so never negative; the action lies inside the embodiment's bounds.
+    """
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, dim: int, width: int, depth: int, body: Embodiment) -> None:
+        super().__init__()
+        self.register_buffer("low", torch.tensor(body.low, dtype=torch.float32), persistent=False)
+        self.register_buffer("high", torch.tensor(body.high, dtype=torch.float32), persistent=False)
+        self.far = ResidualPredictor(history=dim, context=2 * dim, width=width, depth=depth, state=1)
+        self.first = ResidualPredictor(history=dim, context=2 * dim, width=width, depth=depth, state=body.action_dim)
+
+    def steps(
+        self,
+        state: Float[Tensor, "*batch dim"],
+        goal: Float[Tensor, "*batch dim"],
+        scene: Float[Tensor, "*batch dim"],
+    ) -> Float[Tensor, "*batch"]:
+        """How far it is."""
+        return functional.softplus(self._ask(self.far, state, goal, scene)[..., 0].float())
+
+    def action(
+        self, state: Float[Tensor, "*batch dim"], goal: Float[Tensor, "*batch dim"], scene: Float[Tensor, "*batch dim"]
+    ) -> Float[Tensor, "*batch action"]:
+        """What to do first."""
+        middle, half = (self.low + self.high) / 2, (self.high - self.low) / 2
+        return middle + half * self._ask(self.first, state, goal, scene).float().clamp(-1.0, 1.0)
+
+    @staticmethod
+    def _ask(head: ResidualPredictor, state: Tensor, goal: Tensor, scene: Tensor) -> Tensor:
+        return head(state, head.context(torch.cat([goal, scene], -1)))
+
+
+_NEAR_STATE = 0.25  # deviations in each dimension: so near to a lesson's state it counts
+_NEAR_ACTION = 1.1  # and so near to its action
+_DOUBT = 0.1  # lessons that say "as predicted", held from the beginning
+
+
+def mended(
+    lessons: Float[Tensor, "batch lessons lesson"],
+    state: Float[Tensor, "batch dim"],
+    action: Float[Tensor, "batch action"] | None,
+) -> Float[Tensor, "batch dim"]:
+    """What to add to a prediction, from lessons (state, action, what was missed): a kernel regression.
+
+    Source: Nadaraya 1964, with a prior that nothing is missed.
+    """
+    dim, done = state.shape[-1], 0 if action is None else action.shape[-1]
+    held, acted, missed = lessons.split([dim, done, dim], -1)
+    far = (state[:, None] - held).square().mean(-1) / _NEAR_STATE**2
+    if action is not None:
+        far = far + (action[:, None] - acted).square().mean(-1) / _NEAR_ACTION**2
+    weight = torch.exp(-far / 2)
+    return torch.einsum("bl,bld->bd", weight, missed) / (weight.sum(1, keepdim=True) + _DOUBT)

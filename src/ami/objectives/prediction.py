@@ -65,12 +65,12 @@ class Dynamics(Objective):
     moved at random in latent space. From 17 robot episodes a predictor otherwise learns each kitchen by heart.
     """
 
-    def __init__(self, rollout: int = 4, displace: Mapping[str, float] | None = None) -> None:
+    def __init__(self, rollout: int = 4, displace: Mapping[str, float] | None = None, inverse: float = 1.0) -> None:
         super().__init__()
-        self.rollout, self.displace = rollout, dict(displace or {})
+        self.rollout, self.displace, self.inverse = rollout, dict(displace or {}), inverse
 
     def losses(self, model: WorldModel, clip: Clip, generator: torch.Generator) -> dict[str, Tensor]:
-        """One loss, ``prediction``."""
+        """``prediction``; and ``inverse`` where the model learns ways: from one state to the next, what was done."""
         assert isinstance(model, JEPA)
         seen, far = model.encode(clip), self.displace.get(clip.embodiment, 0.0)
         offset = None
@@ -78,7 +78,13 @@ class Dynamics(Objective):
             drawn = torch.randn((parallel.size(), *seen.values[:, 0].shape), generator=generator)
             offset = drawn[parallel.rank()].to(seen.values) * far
         window = model.config.window
-        return {"prediction": rollout_loss(model, seen, clip, rollout=self.rollout, window=window, displaced=offset)}
+        loss = rollout_loss(model, seen, clip, rollout=self.rollout, window=window, displaced=offset)
+        losses = {"prediction": loss}
+        if clip.embodiment in model.reaches and clip.actions is not None:
+            way, state = model.way(clip.embodiment), seen.values[:, :, STATE]
+            acted = way.action(state[:, 0], state[:, 1], seen.values[:, 0, SCENE])
+            losses["inverse"] = self.inverse * ((acted - clip.actions[:, 0]) / (way.high - way.low)).abs().mean()
+        return losses
 
 
 class Prediction(Objective):

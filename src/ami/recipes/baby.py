@@ -11,6 +11,7 @@ from ami.data.views import Views
 from ami.models.jepa import JEPA, JEPAConfig, sized
 from ami.nn.precision import fast_precision
 from ami.objectives.prediction import Dynamics, Prediction, PredictionSettings
+from ami.objectives.reach import Reach
 from ami.recipes.common import by_embodiment, gauge_clips, left_out, measured, sides
 from ami.recipes.films import FilmSettings, video
 from ami.recipes.mind import both
@@ -18,6 +19,7 @@ from ami.training.loop import Stage, drawn_from
 from ami.training.optim import Optimisation
 from ami.training.perceived import PerceivedStore
 from ami.training.run import Recipe
+from ami.training.ways import BEFORE, WaySettings, WayStore
 from ami.types import Embodiment
 
 
@@ -31,6 +33,7 @@ class BabySettings:
     precision: str = "auto"  # of the encoder while it trains: "fp32", "bf16", or "auto": what this machine does fast
     steps: int = 600  # of the first stage: perceive and predict
     refine: int = 1400  # of the second: predict better, with the encoder frozen
+    reach: int = 1500  # of the third: how far things are and what to do first, with all else frozen
     clip: int = 9  # steps in a training clip
     batch: int = 64  # clips of the first kind of experience at a time
     small_batch: int = 8  # and of every other kind
@@ -39,10 +42,15 @@ class BabySettings:
     views: int = 16
     displace: float = 1.0  # and its latents are moved about in the second stage, by so many deviations
     refine_batch: int = 256  # clips of the second stage
+    reach_batch: int = 1024  # ways of the third
     objective: PredictionSettings = field(default_factory=PredictionSettings)
     optimisation: Optimisation = field(default_factory=lambda: Optimisation(rate=5e-3))
     refine_optimisation: Optimisation = field(
         default_factory=lambda: Optimisation(rate=8e-3, warmup=50, weight_decay=1e-4)
+    )
+    ways: WaySettings = field(default_factory=WaySettings)
+    reach_optimisation: Optimisation = field(
+        default_factory=lambda: Optimisation(rate=3e-3, warmup=50, weight_decay=1e-4)
     )
     films: FilmSettings = field(default_factory=lambda: FilmSettings(steps=1400))  # of the part that watches films
 
@@ -79,13 +87,17 @@ def bridge(stores: Sequence[Store], seed: int = 0, settings: BabySettings | None
 
 
 def acting(name: str, stores: Mapping[str, Store], seed: int, settings: BabySettings) -> Recipe:
-    """A JEPA in two stages: it perceives and predicts, then predicts better with its perception frozen."""
+    """A JEPA in three stages: it perceives and predicts, predicts better, and learns how far things are.
+
+    The last only of embodiments with enough experience, from whose walks a graph can be made.
+    """
     if settings.precision == "auto":
         settings = replace(settings, precision=fast_precision())
     train, held = {}, {}
     for kind, store in stores.items():
         train[kind], held[kind] = sides(store)
-    config = _config({kind: measured(store, train[kind]) for kind, store in stores.items()}, settings)
+    reaches = tuple(kind for kind, store in stores.items() if settings.reach and _able(store, settings))
+    config = _config({kind: measured(store, train[kind]) for kind, store in stores.items()}, settings, reaches)
     largest = max(stores, key=lambda kind: _frames(stores[kind]))
     batches = {kind: settings.batch if kind == largest else settings.small_batch for kind in stores}
     refine_batches = {kind: settings.refine_batch if kind == largest else 64 for kind in stores}
@@ -109,7 +121,22 @@ def acting(name: str, stores: Mapping[str, Store], seed: int, settings: BabySett
         perceived = {kind: PerceivedStore(store, model, train[kind]) for kind, store in seen.items()}
         return Loader([Source(store, short, refine_batches[kind]) for kind, store in perceived.items()], seed)
 
+    def ways(model: JEPA) -> Loader:
+        perceived = {kind: PerceivedStore(seen[kind], model, train[kind]) for kind in reaches}
+        found = [WayStore(each, model, config.embodiments[kind], settings.ways) for kind, each in perceived.items()]
+        return Loader([Source(each, BEFORE + 2, settings.reach_batch) for each in found], seed)
+
     clips = gauge_clips(stores, held, settings.clip)
+    third = Stage(
+        "reach",
+        settings.reach,
+        lambda model: Reach(settings.precision == "bf16"),
+        ways,
+        settings.reach_optimisation,
+        frozen=("encoder", "predictor", "doors"),
+        gauge_every=max(settings.reach, 1),
+        gauge_clips=clips,
+    )
     return Recipe(
         name=name,
         settings=asdict(settings),
@@ -138,18 +165,25 @@ def acting(name: str, stores: Mapping[str, Store], seed: int, settings: BabySett
                 gauge_every=settings.refine,
                 gauge_clips=clips,
             ),
+            *((third,) if reaches else ()),
         ),
     )
 
 
-def _config(bodies: Mapping[str, Embodiment], settings: BabySettings) -> JEPAConfig:
+def _config(bodies: Mapping[str, Embodiment], settings: BabySettings, reaches: tuple[str, ...]) -> JEPAConfig:
     return sized(
         settings.size,
         bodies,
         picture=settings.picture,
         window=settings.window,
         precision=settings.precision,
+        reaches=reaches,
     )
+
+
+def _able(store: Store, settings: BabySettings) -> bool:
+    """Whether it can be learned how far things are: somebody acts, often enough."""
+    return bool(store.embodiment.action_dim) and _frames(store) >= settings.enough
 
 
 def _frames(store: Store) -> int:

@@ -50,6 +50,11 @@ class PerceivedStore:
         """What the store holds."""
         return self.store.episodes
 
+    @property
+    def perceived(self) -> tuple[int, ...]:
+        """The episodes that were encoded."""
+        return tuple(self._start)
+
     def windows(
         self, steps: int, frames_per_step: int = 1, episodes: Sequence[int] | None = None
     ) -> Int[np.ndarray, "windows 2"]:

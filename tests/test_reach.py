@@ -1,0 +1,166 @@
+"""Ways are tried on a line, where every distance is known; lessons where what was missed is."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from ami.models.jepa import JEPA, JEPAConfig
+from ami.nn.predictors import mended
+from ami.objectives.reach import Reach
+from ami.training.ways import BEFORE, WaySettings, WayStore
+from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
+
+BODY = Embodiment("line", step_seconds=0.5, low=(-1.0, -1.0), high=(1.0, 1.0), action_mean=(0, 0), action_std=(1, 1))
+
+
+class Plane(WorldModel):
+    """Two numbers that actions are added to; where ``falls``, the second never grows."""
+
+    embodiments = {"line": BODY}
+    latent_shape = (1, 2)
+
+    def __init__(self, falls: bool = False) -> None:
+        super().__init__()
+        self.falls = falls
+
+    def encode(self, clip):
+        return Latent(clip.latents, clip.times)
+
+    def predict(self, belief, actions, horizon):
+        actions = torch.stack([actions[..., 0], actions[..., 1].clamp_max(0.0)], -1) if self.falls else actions
+        values = belief.latents.values[:, -1:] + actions.cumsum(1)[:, :, None]
+        return Latent(values, belief.latents.times[:, -1:] + torch.arange(1, horizon + 1))
+
+    def propose(self, belief, goal, horizon):
+        way = (goal.values[:, 0, 0] - belief.latents.values[:, -1, 0]).clamp(-1.0, 1.0)
+        return way[:, None].expand(-1, horizon, -1)
+
+
+class Walks:
+    """Walks in memory, as a perceived store shows them."""
+
+    folder = None
+
+    def __init__(self, places: torch.Tensor) -> None:
+        self.places = places
+        self.perceived = tuple(range(len(places)))
+        self.episodes = tuple(SimpleNamespace(length=places.shape[1]) for _ in places)
+
+    def clips(self, index, steps, frames_per_step=1):
+        seen = self.places[torch.from_numpy(index[:, 0])]
+        times = torch.arange(steps).expand(len(seen), -1) * 0.5
+        return Clip("line", times, latents=seen[:, :, None], actions=seen[:, 1:] - seen[:, :-1])
+
+
+def wandering(walks: int = 3, moments: int = 40) -> torch.Tensor:
+    """Steps of half an action at most, here and there."""
+    steps = torch.rand(walks, moments, 2, generator=torch.Generator().manual_seed(0)) - 0.5
+    return steps.cumsum(1).clamp(-1.5, 1.5)
+
+
+def ways(model: WorldModel, places: torch.Tensor, **changes) -> tuple[WayStore, Clip]:
+    store = WayStore(Walks(places), model, BODY, WaySettings(**{"near": 1e6, "apart": 1, **changes}))
+    return store, store.clips(store.windows(BEFORE + 2), BEFORE + 2)
+
+
+def test_a_way_is_never_shorter_than_the_straight_line_and_hardly_longer() -> None:
+    places = wandering()
+    _, found = ways(Plane(), places, hop=0.5)
+    taken = (found.times[:, -1] - found.times[:, -2]) / BODY.step_seconds
+    straight = (found.latents[:, -1, 0] - found.latents[:, -2, 0]).norm(dim=-1)
+    far = straight > 1.0
+    assert far.sum() > 500
+    assert (taken > straight - 1e-4).all()
+    assert (taken[far] / straight[far]).mean() < 1.25  # the walk that was done takes many times as long
+
+
+def test_the_first_action_of_a_far_way_is_full_and_leads_nearer() -> None:
+    _, found = ways(Plane(), wandering(), hop=0.5)
+    toward = found.latents[:, -1, 0] - found.latents[:, -2, 0]
+    far = toward.norm(dim=-1) > 1.2
+    first = found.actions[far, -1]
+    torch.testing.assert_close(first.norm(dim=-1), torch.ones(int(far.sum())))
+    cosine = (first * toward[far]).sum(-1) / toward[far].norm(dim=-1)
+    assert cosine.mean() > 0.8
+
+
+def test_what_cannot_be_undone_has_no_way_back() -> None:
+    places = torch.stack([torch.zeros(12), -torch.arange(12) * 0.4], -1)[None]
+    store, found = ways(Plane(falls=True), places, near=0.5)
+    assert (found.latents[:, -1, 0, 1] <= found.latents[:, -2, 0, 1]).all()
+    down = store.windows(BEFORE + 2)[:, 1]
+    assert (down % 12 >= down // 12).all()
+    assert len(ways(Plane(), places)[1]) > len(found)  # where one can climb there are ways up as well
+
+
+def test_ways_come_in_any_order_and_from_walks_of_any_length() -> None:
+    store, found = ways(Plane(), wandering())
+    index = store.windows(BEFORE + 2)
+    order = np.random.default_rng(0).permutation(len(index))
+    again = store.clips(index[order], BEFORE + 2)
+    torch.testing.assert_close(again.latents, found.latents[torch.from_numpy(order)])
+    torch.testing.assert_close(again.times, found.times[torch.from_numpy(order)])
+
+
+def test_a_model_learns_how_far_it_is_and_what_to_do_first() -> None:
+    torch.manual_seed(0)
+    config = JEPAConfig(embodiments={"line": BODY}, dim=2, reaches=("line",), reach_width=32, reach_depth=2)
+    model, places = JEPA(config).eval(), wandering(8)
+    store = WayStore(Walks(places), Plane(), BODY, WaySettings(near=1e6, apart=1, hop=0.5))
+    index, rng = store.windows(BEFORE + 2), np.random.default_rng(0)
+    taught = [parameter for name, parameter in model.named_parameters() if name.startswith("ways")]
+    optimiser, history = torch.optim.Adam(taught, 3e-3), []
+    for _ in range(400):
+        clip = store.clips(index[rng.integers(len(index), size=128)], BEFORE + 2)
+        two = torch.cat([clip.latents, torch.zeros_like(clip.latents)], 2)  # a state and a scene
+        clip = Clip("line", clip.times, latents=two, actions=clip.actions)
+        losses = Reach().losses(model, clip, torch.Generator())
+        optimiser.zero_grad()
+        sum(losses.values()).backward()
+        optimiser.step()
+        history.append({name: float(loss.detach()) for name, loss in losses.items()})
+    assert sum(each["reach"] for each in history[-20:]) / 20 < 0.4 * history[0]["reach"]  # the rest: it cannot imagine
+    here, goal = (Latent(torch.tensor([[[[x, 0.0], [0.0, 0.0]]]]), torch.zeros(1, 1)) for x in (-0.8, 0.8))
+    with torch.no_grad():
+        assert float(model.reach(here, goal, "line")) == pytest.approx(1.6, abs=0.5)
+        assert float(model.reach(goal, goal, "line")) < 0.4
+        proposed = model.propose(Belief("line", here), goal, 2)
+    assert proposed.shape == (1, 2, 2)
+    assert proposed[0, 0, 0] > 0.5
+
+
+def test_a_model_says_what_it_has_not_learned() -> None:
+    model = JEPA(JEPAConfig(embodiments={"line": BODY}, dim=2))
+    here = Latent(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1))
+    with pytest.raises(ValueError, match="not learned how far"):
+        model.reach(here, here, "line")
+    with pytest.raises(ValueError, match="not learned what to do"):
+        model.propose(Belief("line", here), here, 1)
+
+
+def test_a_lesson_counts_where_state_and_action_are_alike() -> None:
+    state, action, missed = torch.zeros(1, 4), torch.zeros(1, 1), torch.tensor([[1.0, -2.0, 0.0, 0.0]])
+    lessons = torch.cat([state, action, missed], -1)[:, None]
+    here = mended(lessons, state, action)
+    torch.testing.assert_close(here, missed / 1.1)
+    for far in (mended(lessons, state + 3.0, action), mended(lessons, state, action + 6.0)):
+        assert far.abs().max() < 1e-3
+
+
+def test_what_was_missed_once_is_expected_the_next_time() -> None:
+    torch.manual_seed(0)
+    model = JEPA(JEPAConfig(embodiments={"line": BODY}, dim=4)).eval()
+    states = torch.randn(5, 2, 2, 4) * 0.1
+    seen, action = Latent(states, torch.zeros(5, 2)), torch.randn(5, 1, 2)
+    fresh = model.believe(None, Latent(states[:, :1], torch.zeros(5, 1)), None, "line")
+    wiser = model.believe(fresh, Latent(states[:, 1:], torch.ones(5, 1)), action)
+    again = Belief("line", fresh.latents, None, wiser.recurrent)  # in the first state once more
+
+    def error(belief: Belief) -> torch.Tensor:
+        return (model.predict(belief, action, 1).values[:, 0, 0] - seen.values[:, 1, 0]).norm(dim=-1)
+
+    assert (error(again) < 0.2 * error(fresh)).all()
+    assert fresh.recurrent is None
+    assert wiser.recurrent.shape == (5, 1, 4 + 2 + 4)
