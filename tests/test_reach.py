@@ -18,12 +18,11 @@ BODY = Embodiment("line", step_seconds=0.5, low=(-1.0, -1.0), high=(1.0, 1.0), a
 class Plane(WorldModel):
     """Two numbers that actions are added to; where ``falls``, the second never grows."""
 
-    embodiments = {"line": BODY}
     latent_shape = (1, 2)
 
     def __init__(self, falls: bool = False) -> None:
         super().__init__()
-        self.falls = falls
+        self.embodiments, self.falls = {"line": BODY}, falls
 
     def encode(self, clip):
         return Latent(clip.latents, clip.times)

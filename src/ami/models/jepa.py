@@ -37,9 +37,9 @@ class JEPAConfig(BaseModel):
     lessons: int = Field(
         8, ge=0, description="the last so many of its own mistakes that a belief holds, to mend others"
     )
-    reaches: tuple[str, ...] = Field((), description="embodiments for which it learns how far things are")
-    reach_width: int = Field(256, ge=8)
-    reach_depth: int = Field(3, ge=1)
+    reaches: tuple[str, ...] = Field(default=(), description="embodiments for which it learns how far things are")
+    reach_width: int = Field(default=256, ge=8)
+    reach_depth: int = Field(default=3, ge=1)
 
 
 # One dial. Each size doubles the widths of the one before it about every second step and adds blocks; baby has none,

@@ -1,4 +1,4 @@
-"""How far it is and what to do first, as functions of state, goal and scene: so that both hold where nobody has been."""
+"""How far it is and what to do first, as functions of state, goal and scene, so that both hold in new places."""
 
 from __future__ import annotations
 
