@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from jaxtyping import Float, Int
@@ -83,11 +85,12 @@ METHODS: dict[str, SamplingSettings] = {
 
 @dataclass(frozen=True)
 class _Found:
-    """The best candidate so far of each plan, with the future it was imagined to have."""
+    """The best candidate of each plan, with the future it was imagined to have."""
 
     actions: Float[Tensor, "plans horizon action"]
     imagined: Latent
     cost: Float[Tensor, "plans"]
+    among: int  # candidates that each was the best of
 
     def or_better(self, other: _Found) -> _Found:
         better = other.cost < self.cost
@@ -98,7 +101,8 @@ class _Found:
         imagined = Latent(
             choose(other.imagined.values, self.imagined.values), choose(other.imagined.times, self.imagined.times)
         )
-        return _Found(choose(other.actions, self.actions), imagined, choose(other.cost, self.cost))
+        among = self.among + other.among
+        return _Found(choose(other.actions, self.actions), imagined, choose(other.cost, self.cost), among)
 
 
 @dataclass(frozen=True)
@@ -124,26 +128,34 @@ class _Task:
                 f"the cost answered {tuple(costs.shape)} for {plans * samples} candidates; one each, please"
             )
         costs = torch.where(costs.isfinite(), costs, torch.finfo(costs.dtype).max).view(plans, samples)
-        least, which = costs.min(1)
-        best = which + samples * torch.arange(plans, device=which.device)
-        return costs, _Found(actions[best], Latent(imagined.values[best], imagined.times[best]), least)
+        with torch.no_grad():  # who follows the gradient follows that of the costs
+            least, which = costs.min(1)
+            best = which + samples * torch.arange(plans, device=which.device)
+            future = Latent(imagined.values[best], imagined.times[best])
+            return costs, _Found(actions[best], future, least, samples)
 
 
-@dataclass(frozen=True)
-class SamplingPlanner:
-    """Plans by drawing action sequences, imagining each, and drawing again near the best.
-
-    The best candidate ever imagined is the plan: in a learned maze, with coloured noise, acting on it ended at the goal
-    more often than acting on the final mean (with white noise neither was clearly better). The mean of the first
-    distribution (``first_guess``, or the middle of the bounds) and of every later one, the last included, is a
-    candidate itself.
+class Search(ABC):
+    """A planner that calls the model again and again, and answers with the best candidate ever imagined.
 
     A row's plan depends on that row and its generator alone, to the last bit: groups of ``together`` rows are always
     imagined in calls of the same shape, because a matrix product may round differently at another batch size. (With
     ``together`` above 1 the model must also not mind a row's place in the batch.)
     """
 
-    settings: SamplingSettings = METHODS["icem"]
+    @property
+    @abstractmethod
+    def together(self) -> int:
+        """Plans imagined in one call of the model."""
+
+    @abstractmethod
+    def leaders(
+        self, task: _Task, guess: Float[Tensor, "plans horizon action"], generators: Sequence[torch.Generator]
+    ) -> Iterator[_Found]:
+        """The best candidate of one call of the model, then of the next; a call is made when its answer is asked for.
+
+        ``guess`` is a candidate of the first call. Gradients are off.
+        """
 
     @torch.no_grad()
     def plan(
@@ -172,21 +184,40 @@ class SamplingPlanner:
             first_guess = bounds.mean(0).expand(len(belief), horizon, -1)
         first_guess = first_guess.to(bounds).clamp(*bounds)
         found, history = [], []
-        for index in groups(len(belief), self.settings.together, values.device):
+        for index in groups(len(belief), self.together, values.device):
             task = _Task(model, cost.rows(index), belief.rows(index), *bounds)
-            best, costs = self._search(task, first_guess[index], [generators[row] for row in index.tolist()])
-            found.append(best)
-            history.append(costs)
-        return self._answer(found, history, len(belief))
+            leaders = self.leaders(task, first_guess[index], [generators[row] for row in index.tolist()])
+            best = list(accumulate(leaders, _Found.or_better))
+            found.append(best[-1])
+            history.append(torch.stack([each.cost for each in best]))
+        return _answer(found, history, len(belief))
 
-    def _search(
-        self, task: _Task, mean: Float[Tensor, "plans horizon action"], generators: Sequence[torch.Generator]
-    ) -> tuple[_Found, Float[Tensor, "iterations plans"]]:
-        settings, reach = self.settings, (task.high - task.low) / 2
+
+@dataclass(frozen=True)
+class SamplingPlanner(Search):
+    """Plans by drawing action sequences, imagining each, and drawing again near the best.
+
+    The best candidate ever imagined is the plan: in a learned maze, with coloured noise, acting on it ended at the goal
+    more often than acting on the final mean (with white noise neither was clearly better). The mean of the first
+    distribution (``first_guess``, or the middle of the bounds) and of every later one, the last included, is a
+    candidate itself.
+    """
+
+    settings: SamplingSettings = METHODS["icem"]
+
+    @property
+    def together(self) -> int:
+        """Plans imagined in one call of the model."""
+        return self.settings.together
+
+    def leaders(
+        self, task: _Task, guess: Float[Tensor, "plans horizon action"], generators: Sequence[torch.Generator]
+    ) -> Iterator[_Found]:
+        """The best of each iteration; at last the mean to which the last one was fitted."""
+        settings, mean, reach = self.settings, guess, (task.high - task.low) / 2
         std = (settings.init_std * reach).expand_as(mean)
         colour = _coloured(mean.shape[1], settings.colour).to(mean)
         kept, kept_costs = mean[:, None][:, :0], mean.new_empty(len(mean), 0)
-        best, history = None, []
         for samples in settings.schedule:
             noise = torch.einsum("th,psha->psta", colour, _draw(generators, samples - 1, mean))
             noise = noise * _scales(samples - 1, settings.fine).to(noise)
@@ -195,8 +226,7 @@ class SamplingPlanner:
             drawn = (mean[:, None] + std[:, None] * noise).clamp(task.low, task.high)
             candidates = torch.cat([mean[:, None], drawn], 1)
             costs, leader = task.imagine(candidates)
-            best = leader if best is None else best.or_better(leader)
-            history.append(best.cost)
+            yield leader
             elite_costs, elites = _elites(
                 torch.cat([costs, kept_costs], 1), torch.cat([candidates, kept], 1), settings.elites
             )
@@ -205,30 +235,30 @@ class SamplingPlanner:
             fitted, spread = _fit(elites, weights)
             mean = torch.lerp(fitted, mean, settings.momentum).clamp(task.low, task.high)
             std = torch.lerp(spread, std, settings.momentum).maximum(settings.min_std * reach)
-        assert best is not None
-        best = best.or_better(task.imagine(mean[:, None])[1])
-        history[-1] = best.cost
-        return best, torch.stack(history)
+        yield task.imagine(mean[:, None])[1]
 
-    def _answer(self, found: Sequence[_Found], history: Sequence[Tensor], batch: int) -> Plan:
-        """One plan from the groups', without the rows that only filled the last group."""
-        cost = torch.cat([group.cost for group in found])[:batch]
-        hopeless = (cost == torch.finfo(cost.dtype).max).nonzero().flatten().tolist()
-        if hopeless:
-            raise ValueError(
-                f"no imagined future of row {hopeless[0]} has a finite cost; check the model and the belief"
-            )
-        imagined = Latent(
-            torch.cat([group.imagined.values for group in found])[:batch],
-            torch.cat([group.imagined.times for group in found])[:batch],
-        )
-        return Plan(
-            actions=torch.cat([group.actions for group in found])[:batch],
-            imagined=imagined,
-            cost=cost,
-            history=torch.cat(list(history), 1)[:, :batch],
-            model_calls=sum(self.settings.schedule) + 1,
-        )
+
+def _answer(found: Sequence[_Found], history: Sequence[Float[Tensor, "iterations plans"]], batch: int) -> Plan:
+    """One plan from the groups', without the rows that only filled the last group.
+
+    A group whose search ended early has its last cost in the history until the longest has ended.
+    """
+    cost = torch.cat([group.cost for group in found])[:batch]
+    hopeless = (cost == torch.finfo(cost.dtype).max).nonzero().flatten().tolist()
+    if hopeless:
+        raise ValueError(f"no imagined future of row {hopeless[0]} has a finite cost; check the model and the belief")
+    iterations = torch.arange(max(map(len, history)))
+    imagined = Latent(
+        torch.cat([group.imagined.values for group in found])[:batch],
+        torch.cat([group.imagined.times for group in found])[:batch],
+    )
+    return Plan(
+        actions=torch.cat([group.actions for group in found])[:batch],
+        imagined=imagined,
+        cost=cost,
+        history=torch.cat([costs[iterations.clamp_max(len(costs) - 1)] for costs in history], 1)[:, :batch],
+        model_calls=max(group.among for group in found),
+    )
 
 
 def groups(batch: int, size: int, device: torch.device) -> Iterator[Int[Tensor, "size"]]:
