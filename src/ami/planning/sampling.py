@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ami.types import Belief, Cost, Latent, Plan, WorldModel
+from ami.planning.guardrails import excesses, ranked, refusals
+from ami.types import Belief, Cost, Guardrail, Latent, Plan, WorldModel
 
 
 def equal(costs: Float[Tensor, "plans elites"], temperature: float) -> Float[Tensor, "plans elites"]:
@@ -88,9 +89,11 @@ class _Found:
     actions: Float[Tensor, "plans horizon action"]
     imagined: Latent
     cost: Float[Tensor, "plans"]
+    excess: Float[Tensor, "plans guardrails"]  # how far it goes beyond each
+    rank: Float[Tensor, "plans"]  # what candidates are compared by: the cost, unless a guardrail is broken
 
     def or_better(self, other: _Found) -> _Found:
-        better = other.cost < self.cost
+        better = other.rank < self.rank
 
         def choose(new: Tensor, old: Tensor) -> Tensor:
             return torch.where(better.view(-1, *[1] * (new.ndim - 1)), new, old)
@@ -98,7 +101,13 @@ class _Found:
         imagined = Latent(
             choose(other.imagined.values, self.imagined.values), choose(other.imagined.times, self.imagined.times)
         )
-        return _Found(choose(other.actions, self.actions), imagined, choose(other.cost, self.cost))
+        return _Found(
+            choose(other.actions, self.actions),
+            imagined,
+            choose(other.cost, self.cost),
+            choose(other.excess, self.excess),
+            choose(other.rank, self.rank),
+        )
 
 
 @dataclass(frozen=True)
@@ -110,11 +119,13 @@ class _Task:
     belief: Belief
     low: Float[Tensor, "action"]
     high: Float[Tensor, "action"]
+    guardrails: Sequence[Guardrail]
+    enough: Float[Tensor, "plans"] | None
 
     def imagine(
         self, candidates: Float[Tensor, "plans samples horizon action"]
     ) -> tuple[Float[Tensor, "plans samples"], _Found]:
-        """The cost of every candidate, and the best of them; a cost that is not finite is the worst."""
+        """The rank of every candidate, and the best of them; a cost that is not finite is the worst."""
         plans, samples, horizon, _ = candidates.shape
         actions = candidates.flatten(0, 1)
         imagined = self.model.predict(self.belief.repeat(samples), actions, horizon)
@@ -123,10 +134,21 @@ class _Task:
             raise ValueError(
                 f"the cost answered {tuple(costs.shape)} for {plans * samples} candidates; one each, please"
             )
-        costs = torch.where(costs.isfinite(), costs, torch.finfo(costs.dtype).max).view(plans, samples)
-        least, which = costs.min(1)
+        costs = torch.where(costs.isfinite(), costs, torch.finfo(costs.dtype).max)
+        excess = excesses(self.guardrails, imagined, actions)
+        ranks = ranked(costs, excess).view(plans, samples)
+        least, which = ranks.min(1)
         best = which + samples * torch.arange(plans, device=which.device)
-        return costs, _Found(actions[best], Latent(imagined.values[best], imagined.times[best]), least)
+        future = Latent(imagined.values[best], imagined.times[best])
+        return ranks, _Found(actions[best], future, costs[best], excess[best], least)
+
+    def refused(self, found: _Found) -> tuple[str, ...]:
+        """Why the best candidate of each plan is not good enough; empty where it is."""
+        reached = torch.ones_like(found.cost, dtype=torch.bool)
+        if self.enough is not None:
+            end = Latent(found.imagined.values[:, -1:], found.imagined.times[:, -1:])
+            reached = self.cost(end, found.actions[:, -1:]) <= self.enough
+        return refusals(self.guardrails, found.excess, reached)
 
 
 @dataclass(frozen=True)
@@ -136,7 +158,7 @@ class SamplingPlanner:
     The best candidate ever imagined is the plan: in a learned maze, with coloured noise, acting on it ended at the goal
     more often than acting on the final mean (with white noise neither was clearly better). The mean of the first
     distribution (``first_guess``, or the middle of the bounds) and of every later one, the last included, is a
-    candidate itself.
+    candidate itself. With guardrails the search first moves to what is allowed, and then to what is cheap.
 
     A row's plan depends on that row and its generator alone, to the last bit: groups of ``together`` rows are always
     imagined in calls of the same shape, because a matrix product may round differently at another batch size. (With
@@ -157,11 +179,13 @@ class SamplingPlanner:
         high: Sequence[float],
         generators: Sequence[torch.Generator],
         first_guess: Float[Tensor, "batch horizon action"] | None = None,
+        guardrails: Sequence[Guardrail] = (),
+        enough: Float[Tensor, "batch"] | None = None,
     ) -> Plan:
         """Plan ``horizon`` steps for every row of ``belief``, each with its own generator.
 
-        Raises ``ValueError`` for bounds, generators or a first guess that do not fit, and where no candidate of a row
-        has a finite cost.
+        Raises ``ValueError`` for bounds, generators, a first guess or ``enough`` that do not fit, and where no
+        candidate of a row has a finite cost.
         """
         values = belief.latents.values
         if len(low) != len(high):
@@ -171,13 +195,23 @@ class SamplingPlanner:
         if first_guess is None:
             first_guess = bounds.mean(0).expand(len(belief), horizon, -1)
         first_guess = first_guess.to(bounds).clamp(*bounds)
-        found, history = [], []
+        if enough is not None and enough.shape != (len(belief),):
+            raise ValueError(f"enough is {tuple(enough.shape)} for {len(belief)} rows; give each row one number")
+        found, history, why = [], [], []
         for index in groups(len(belief), self.settings.together, values.device):
-            task = _Task(model, cost.rows(index), belief.rows(index), *bounds)
+            task = _Task(
+                model,
+                cost.rows(index),
+                belief.rows(index),
+                *bounds,
+                guardrails=[each.rows(index) for each in guardrails],
+                enough=None if enough is None else enough[index],
+            )
             best, costs = self._search(task, first_guess[index], [generators[row] for row in index.tolist()])
             found.append(best)
             history.append(costs)
-        return self._answer(found, history, len(belief))
+            why += task.refused(best)
+        return self._answer(found, history, why, len(belief))
 
     def _search(
         self, task: _Task, mean: Float[Tensor, "plans horizon action"], generators: Sequence[torch.Generator]
@@ -185,7 +219,7 @@ class SamplingPlanner:
         settings, reach = self.settings, (task.high - task.low) / 2
         std = (settings.init_std * reach).expand_as(mean)
         colour = _coloured(mean.shape[1], settings.colour).to(mean)
-        kept, kept_costs = mean[:, None][:, :0], mean.new_empty(len(mean), 0)
+        kept, kept_ranks = mean[:, None][:, :0], mean.new_empty(len(mean), 0)
         best, history = None, []
         for samples in settings.schedule:
             noise = torch.einsum("th,psha->psta", colour, _draw(generators, samples - 1, mean))
@@ -194,14 +228,14 @@ class SamplingPlanner:
             # CEM, 1 % for iCEM) but settles less exactly (5 to 15 times the gap to a known optimum). So: clamped.
             drawn = (mean[:, None] + std[:, None] * noise).clamp(task.low, task.high)
             candidates = torch.cat([mean[:, None], drawn], 1)
-            costs, leader = task.imagine(candidates)
+            ranks, leader = task.imagine(candidates)
             best = leader if best is None else best.or_better(leader)
             history.append(best.cost)
-            elite_costs, elites = _elites(
-                torch.cat([costs, kept_costs], 1), torch.cat([candidates, kept], 1), settings.elites
+            elite_ranks, elites = _elites(
+                torch.cat([ranks, kept_ranks], 1), torch.cat([candidates, kept], 1), settings.elites
             )
-            kept, kept_costs = elites[:, : settings.keep], elite_costs[:, : settings.keep]
-            weights = REFITS[settings.refit](elite_costs, settings.temperature)
+            kept, kept_ranks = elites[:, : settings.keep], elite_ranks[:, : settings.keep]
+            weights = REFITS[settings.refit](elite_ranks, settings.temperature)
             fitted, spread = _fit(elites, weights)
             mean = torch.lerp(fitted, mean, settings.momentum).clamp(task.low, task.high)
             std = torch.lerp(spread, std, settings.momentum).maximum(settings.min_std * reach)
@@ -210,13 +244,13 @@ class SamplingPlanner:
         history[-1] = best.cost
         return best, torch.stack(history)
 
-    def _answer(self, found: Sequence[_Found], history: Sequence[Tensor], batch: int) -> Plan:
+    def _answer(self, found: Sequence[_Found], history: Sequence[Tensor], why: Sequence[str], batch: int) -> Plan:
         """One plan from the groups', without the rows that only filled the last group."""
-        cost = torch.cat([group.cost for group in found])[:batch]
-        hopeless = (cost == torch.finfo(cost.dtype).max).nonzero().flatten().tolist()
+        worst = torch.cat([group.rank == torch.finfo(group.rank.dtype).max for group in found])[:batch]
+        hopeless = worst.nonzero().flatten().tolist()
         if hopeless:
             raise ValueError(
-                f"no imagined future of row {hopeless[0]} has a finite cost; check the model and the belief"
+                f"no imagined future of row {hopeless[0]} has a finite cost and excess; check the model and the belief"
             )
         imagined = Latent(
             torch.cat([group.imagined.values for group in found])[:batch],
@@ -225,9 +259,10 @@ class SamplingPlanner:
         return Plan(
             actions=torch.cat([group.actions for group in found])[:batch],
             imagined=imagined,
-            cost=cost,
+            cost=torch.cat([group.cost for group in found])[:batch],
             history=torch.cat(list(history), 1)[:, :batch],
             model_calls=sum(self.settings.schedule) + 1,
+            why=tuple(why[:batch]),
         )
 
 

@@ -151,7 +151,7 @@ def _covered(pixel: np.ndarray, low: np.ndarray | float, high: np.ndarray | floa
 def sample_rooms(family: str, count: int, rng: np.random.Generator) -> Rooms:
     """Layouts of one family: ``fixed``, ``door`` (its place is random) or ``wall`` (so is the column, ± 10 px).
 
-    ``sealed`` draws the layouts of ``wall`` and shuts their doors: the same seed gives twins that differ in nothing else.
+    ``sealed`` draws the layouts of ``wall`` and shuts their doors: the same seed gives twins that differ in that alone.
     """
     if family not in (*FAMILIES, SEALED):
         raise ValueError(f"unknown family of rooms '{family}'; there are {', '.join((*FAMILIES, SEALED))}")
