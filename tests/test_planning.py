@@ -7,7 +7,8 @@ import torch
 
 import known_worlds
 from ami.planning.costs import ActionCost, GoalDistance, Sum
-from ami.planning.sampling import METHODS, REFITS, SamplingPlanner, SamplingSettings, _coloured, _elites, _fit
+from ami.planning.sampling import METHODS, REFITS, SamplingPlanner, SamplingSettings, _elites, _fit
+from ami.planning.search import coloured
 from ami.types import Belief, Latent, Plan
 from known_worlds import HORIZON, Broken, Linear, Rounding, bang_bang, integrator, latent, least_effort
 
@@ -143,10 +144,10 @@ def test_refits_weigh_as_their_papers_say():
 
 
 def test_coloured_noise_has_unit_variance_is_slow_and_does_not_tie_the_ends():
-    assert torch.equal(_coloured(20, 0.0), torch.eye(20))
+    assert torch.equal(coloured(20, 0.0), torch.eye(20))
     nearest = []
     for exponent in (0.5, 1.0, 2.0, 3.0):
-        factor = _coloured(20, exponent)
+        factor = coloured(20, exponent)
         covariance = factor @ factor.T
         torch.testing.assert_close(covariance.diagonal(), torch.ones(20))
         nearest.append(covariance[0, 1].item())

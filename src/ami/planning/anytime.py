@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ami.planning.sampling import Search, _Found, _Task
+from ami.planning.search import Found, Search, Task
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Anytime(Search):
         return self.search.together
 
     def leaders(
-        self, task: _Task, guess: Float[Tensor, "plans horizon action"], generators: Sequence[torch.Generator]
-    ) -> Iterator[_Found]:
+        self, task: Task, guess: Float[Tensor, "plans horizon action"], generators: Sequence[torch.Generator]
+    ) -> Iterator[Found]:
         """The first guess, then those of the search until the time is up."""
         begun = self.clock()
         deadline, slowest = begun + self.budget_ms / 1000, 0.0

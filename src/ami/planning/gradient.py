@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ami.planning.sampling import Search, _coloured, _draw, _Found, _Task
+from ami.planning.search import Found, Search, Task, coloured, draw
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,16 @@ class GradientPlanner(Search):
         return self.settings.together
 
     def leaders(
-        self, task: _Task, guess: Float[Tensor, "plans horizon action"], generators: Sequence[torch.Generator]
-    ) -> Iterator[_Found]:
+        self, task: Task, guess: Float[Tensor, "plans horizon action"], generators: Sequence[torch.Generator]
+    ) -> Iterator[Found]:
         """The best before each step, and at last that after the last one."""
         settings, reach = self.settings, (task.high - task.low) / 2
-        noise = _draw(generators, settings.starts - 1, guess)
-        noise = torch.einsum("th,psha->psta", _coloured(guess.shape[1], settings.colour).to(guess), noise)
+        colour = coloured(guess.shape[1], settings.colour).to(guess)
+        noise = draw(generators, settings.starts - 1, colour, len(reach))
         actions = torch.cat([guess[:, None], guess[:, None] + settings.init_std * reach * noise], 1)
         yield from self.descend(task, actions.clamp(task.low, task.high))
 
-    def descend(self, task: _Task, actions: Float[Tensor, "plans starts horizon action"]) -> Iterator[_Found]:
+    def descend(self, task: Task, actions: Float[Tensor, "plans starts horizon action"]) -> Iterator[Found]:
         """The same from given starts."""
         settings, reach = self.settings, (task.high - task.low) / 2
         tiny = torch.finfo(actions.dtype).tiny
@@ -76,14 +76,14 @@ class GradientPlanner(Search):
 
 
 def _gradient(
-    task: _Task, actions: Float[Tensor, "plans starts horizon action"]
-) -> tuple[Float[Tensor, "plans starts horizon action"], _Found]:
+    task: Task, actions: Float[Tensor, "plans starts horizon action"]
+) -> tuple[Float[Tensor, "plans starts horizon action"], Found]:
     """How each candidate's cost changes with its actions, 0 where that is not finite, and the best candidate."""
     with torch.enable_grad():
         actions = actions.detach().requires_grad_()
-        costs, leader = task.imagine(actions)
+        ranks, leader = task.imagine(actions)
         # A cost may have a gradient and none of it to the actions: that of the model's weights.
-        gradient = torch.autograd.grad(costs.sum(), actions, allow_unused=True)[0] if costs.requires_grad else None
+        gradient = torch.autograd.grad(ranks.sum(), actions, allow_unused=True)[0] if ranks.requires_grad else None
     if gradient is None:
         raise ValueError("the cost of what this model imagines has no gradient to the actions; plan by sampling")
     return gradient.nan_to_num(0.0, 0.0, 0.0), leader

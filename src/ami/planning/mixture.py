@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ami.planning.sampling import Search, _Found, _Task
+from ami.planning.search import Found, Search, Task
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Mixture(Search):
         return self.first.together
 
     def leaders(
-        self, task: _Task, guess: Float[Tensor, "plans horizon action"], generators: Sequence[torch.Generator]
-    ) -> Iterator[_Found]:
+        self, task: Task, guess: Float[Tensor, "plans horizon action"], generators: Sequence[torch.Generator]
+    ) -> Iterator[Found]:
         """Those of the first search, then those of the second."""
         best = None
         for leader in self.first.leaders(task, guess, generators):
