@@ -98,3 +98,18 @@ def least_effort(planner: Planner) -> tuple[torch.Tensor, Plan, torch.Tensor]:
     cost = Sum(((1.0, GoalDistance(latent([[3.0, 0.0]] * 8), sum=0, min=0)), (0.5, ActionCost())))
     found = plan(planner, double_integrator(), cost, [[0.0, 0.0]] * 8, bound=0.5)
     return (found.cost - optimum) / (9.0 - optimum), found, best
+
+
+def regulator(planner: Planner) -> tuple[torch.Tensor, Plan]:
+    """Bring a cart to rest at 0 from place 1 and speed 0.5, on 4 seeds, beside the Riccati recursion of that task."""
+    model, start, effort = double_integrator(), torch.tensor([1.0, 0.5]), 0.5
+    along, across, to_go = model.along.T, model.across.T, torch.eye(2)
+    for step in range(HORIZON):
+        gain = torch.linalg.solve(across.T @ to_go @ across + effort, across.T @ to_go @ along)
+        left = along.T @ to_go @ (along - across @ gain)
+        to_go = torch.eye(2) + left if step < HORIZON - 1 else left  # the state now is nobody's doing
+    optimum, nothing = start @ to_go @ start, (1 + 0.5 * torch.arange(1, HORIZON + 1)).square().sum() + 0.25 * HORIZON
+    cost = Sum(((1.0, GoalDistance(latent([[0.0, 0.0]] * 4), last=0, min=0)), (effort, ActionCost())))
+    found = plan(planner, model, cost, start.expand(4, 2), bound=2.0)
+    assert found.actions.abs().max() < 2.0
+    return (found.cost - optimum) / (nothing - optimum), found
