@@ -35,6 +35,18 @@ def each_planner(test):
     return pytest.mark.parametrize("planner", PLANNERS.values(), ids=PLANNERS)(test)
 
 
+@dataclass(frozen=True)
+class Valleys:
+    """To end at 0 costs 0.5 and to end near it more; the deeper valley is at 1."""
+
+    def __call__(self, imagined, actions):
+        place = imagined.values[:, -1, 0, 0]
+        return torch.minimum(place.square() + 0.5, 4 * (place - 1).square())
+
+    def rows(self, index):
+        return self
+
+
 def task(model, cost, start) -> Task:
     bound = torch.full((len(model.across),), 0.25)
     return Task(model, cost, Belief("test", latent(start)), -bound, bound, (), None)
@@ -161,6 +173,7 @@ def test_the_order_of_starts_does_not_matter():
     for first, second in zip(one, two, strict=True):
         torch.testing.assert_close(first.cost, second.cost)
         torch.testing.assert_close(first.actions, second.actions)
+        assert not first.cost.requires_grad  # or every step's graph would be kept
 
 
 def test_a_smaller_budget_costs_more_but_never_more_than_the_guess():
@@ -179,21 +192,17 @@ def test_a_smaller_budget_costs_more_but_never_more_than_the_guess():
     assert means[-1] < 0.5 * means[0]
 
 
-def test_random_starts_leave_a_valley_that_the_guess_lies_in():
-    @dataclass(frozen=True)
-    class Valleys:
-        """Being left of 0.3 costs little near 0, but the deep valley is at 1."""
-
-        def __call__(self, imagined, actions):
-            place = imagined.values[:, -1, 0, 0]
-            return torch.minimum(place.square() + 0.5, 4 * (place - 1).square())
-
-        def rows(self, index):
-            return self
-
-    alone, several = (replace(PATIENT, starts=starts, init_std=1.0) for starts in (1, 16))
-    assert plan(GradientPlanner(alone), integrator(1), Valleys(), [[0.0]]).cost.item() == pytest.approx(0.5, abs=1e-3)
-    assert plan(GradientPlanner(several), integrator(1), Valleys(), [[0.0]]).cost.item() < 1e-2
+def test_random_starts_leave_the_valley_of_the_guess_and_a_descent_stays_in_the_valley_that_sampling_found():
+    alone, several = (GradientPlanner(replace(PATIENT, starts=starts, init_std=1.0)) for starts in (1, 16))
+    sampling = SamplingPlanner(replace(SHORT, samples=8, elites=2, iterations=1))
+    shallow, deep, found, settled = (
+        plan(planner, integrator(1), Valleys(), [[0.0]]).cost.item()
+        for planner in (alone, several, sampling, Mixture(sampling, alone))
+    )
+    assert shallow == pytest.approx(0.5, abs=1e-3)
+    assert deep < 1e-3
+    assert 1e-2 < found < 0.5
+    assert settled < 1e-3
 
 
 @each_planner
