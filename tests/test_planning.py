@@ -1,108 +1,23 @@
 """Planners are tried where the best plan is known in closed form; costs where the number is known by hand."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
 
+import known_worlds
 from ami.planning.costs import ActionCost, GoalDistance, Sum
-from ami.planning.sampling import METHODS, REFITS, SamplingPlanner, SamplingSettings, _coloured, _elites, _fit
-from ami.types import Belief, Latent, Plan, WorldModel
-
-HORIZON = 12
-
-
-class Linear(WorldModel):
-    """A world of straight arithmetic: state' = state A + action B."""
-
-    def __init__(self, along: torch.Tensor, across: torch.Tensor) -> None:
-        super().__init__()
-        self.along, self.across = along, across
-        self.latent_shape = (1, len(along))
-
-    def predict(self, belief, actions, horizon):
-        state, states = belief.latents.values[:, -1, 0], []
-        for step in range(horizon):
-            state = state @ self.along + actions[:, step] @ self.across
-            states.append(state)
-        times = belief.latents.times[:, -1:] + torch.arange(1, horizon + 1)
-        return Latent(torch.stack(states, 1)[:, :, None], times)
+from ami.planning.sampling import METHODS, REFITS, SamplingPlanner, SamplingSettings, _elites, _fit
+from ami.planning.search import coloured
+from ami.types import Belief, Latent, Plan
+from known_worlds import HORIZON, Broken, Linear, Rounding, bang_bang, integrator, latent, least_effort
 
 
-class Rounding(Linear):
-    """Answers a little differently at another batch size, as matrix products may; here always, so that a test sees."""
-
-    def predict(self, belief, actions, horizon):
-        imagined = super().predict(belief, actions, horizon)
-        return Latent(imagined.values + 1e-3 * len(actions), imagined.times)
-
-
-@dataclass(frozen=True)
-class Broken:
-    """A cost that knows no number for futures that ever go right of ``wall``."""
-
-    inner: GoalDistance
-    wall: float
-    answer: float = float("nan")
-
-    def __call__(self, imagined, actions):
-        past = (imagined.values[..., 0] > self.wall).flatten(1).any(1)
-        return torch.where(past, torch.tensor(self.answer), self.inner(imagined, actions))
-
-    def rows(self, index):
-        return replace(self, inner=self.inner.rows(index))
-
-
-def integrator(dim: int = 2) -> Linear:
-    return Linear(torch.eye(dim), torch.eye(dim))
-
-
-def double_integrator() -> Linear:
-    return Linear(torch.tensor([[1.0, 0.0], [1.0, 1.0]]), torch.tensor([[0.0, 1.0]]))
-
-
-def latent(states: list[list[float]] | torch.Tensor) -> Latent:
-    values = torch.as_tensor(states)[:, None, None]
-    return Latent(values, torch.zeros(len(values), 1))
-
-
-def plan(method: SamplingSettings | str, model, cost, start, bound=0.25, seed=0, **changes) -> Plan:
-    settings = METHODS[method] if isinstance(method, str) else method
-    belief = Belief("test", latent(start))
-    dim = len(model.across)
-    arguments = {
-        "horizon": HORIZON,
-        "low": [-bound] * dim,
-        "high": [bound] * dim,
-        "generators": [torch.Generator().manual_seed(seed + row) for row in range(len(belief))],
-        **changes,
-    }
-    return SamplingPlanner(settings).plan(model, cost, belief, **arguments)
+def plan(method: SamplingSettings | str, *world, **changes) -> Plan:
+    return known_worlds.plan(SamplingPlanner(METHODS[method] if isinstance(method, str) else method), *world, **changes)
 
 
 # ---------------------------------------------------------------- planners
-
-
-def bang_bang(settings: SamplingSettings) -> tuple[torch.Tensor, Plan]:
-    """Go 0.6 at 0.25 a step, on 8 seeds: nothing beats full speed and then rest, which leaves 0.35, 0.1, 0, 0, …
-
-    The first value is the share of the gap between doing nothing and the optimum that each seed's plan leaves open.
-    """
-    cost, optimum, nothing = GoalDistance(latent([[0.6]] * 8), last=0, min=0), 0.35**2 + 0.1**2, HORIZON * 0.6**2
-    found = plan(settings, integrator(1), cost, [[0.0]] * 8)
-    return (found.cost - optimum) / (nothing - optimum), found
-
-
-def least_effort(settings: SamplingSettings) -> tuple[torch.Tensor, Plan, torch.Tensor]:
-    """Reach 3 at rest with little effort, on 8 seeds, beside the least-squares problem that solves it exactly."""
-    effect = torch.tensor([[HORIZON - 1.0 - step, 1.0] for step in range(HORIZON)]).T
-    goal = torch.tensor([3.0, 0.0])
-    best = torch.linalg.solve(effect.T @ effect + 0.5 * torch.eye(HORIZON), effect.T @ goal)
-    optimum = (effect @ best - goal).square().sum() + 0.5 * best.square().sum()
-    assert best.abs().max() < 0.5
-    cost = Sum(((1.0, GoalDistance(latent([[3.0, 0.0]] * 8), sum=0, min=0)), (0.5, ActionCost())))
-    found = plan(settings, double_integrator(), cost, [[0.0, 0.0]] * 8, bound=0.5)
-    return (found.cost - optimum) / (9.0 - optimum), found, best
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -110,15 +25,15 @@ def test_each_method_finds_the_known_optimum_and_owes_it_to_refitting(method):
     # Such small problems nearly yield to luck, so the same number of candidates drawn at once is the yardstick.
     refitting = replace(METHODS[method], iterations=20, shrink=1.0)
     at_once = SamplingSettings(samples=20 * 256, iterations=1)
-    open_gap, found = bang_bang(refitting)
+    open_gap, found = bang_bang(SamplingPlanner(refitting))
     assert (open_gap > -1e-6).all()
     assert (open_gap < 0.005).all()
-    assert open_gap.mean() < 0.5 * bang_bang(at_once)[0].mean()
+    assert open_gap.mean() < 0.5 * bang_bang(SamplingPlanner(at_once))[0].mean()
     assert (found.actions[:, :2] > 0.2).all()
-    open_gap, found, best = least_effort(refitting)
+    open_gap, found, best = least_effort(SamplingPlanner(refitting))
     assert (open_gap > -1e-6).all()
     assert (open_gap < 0.005).all()
-    assert open_gap.mean() < 0.5 * least_effort(at_once)[0].mean()
+    assert open_gap.mean() < 0.5 * least_effort(SamplingPlanner(at_once))[0].mean()
     assert (found.actions[..., 0].mean(0) - best).abs().max() < 0.1
 
 
@@ -142,7 +57,7 @@ def test_the_answer_is_consistent_and_the_best_is_never_lost(method):
     torch.testing.assert_close(cost(again, found.actions), found.cost)
     assert (found.history.diff(dim=0) <= 0).all()
     assert torch.equal(found.history[-1], found.cost)
-    assert found.history.shape == (METHODS[method].iterations, 3)
+    assert found.history.shape == (METHODS[method].iterations + 1, 3)  # and the mean of the last
 
 
 def test_candidates_imagined_are_counted_and_a_shrinking_schedule_imagines_fewer():
@@ -229,10 +144,10 @@ def test_refits_weigh_as_their_papers_say():
 
 
 def test_coloured_noise_has_unit_variance_is_slow_and_does_not_tie_the_ends():
-    assert torch.equal(_coloured(20, 0.0), torch.eye(20))
+    assert torch.equal(coloured(20, 0.0), torch.eye(20))
     nearest = []
     for exponent in (0.5, 1.0, 2.0, 3.0):
-        factor = _coloured(20, exponent)
+        factor = coloured(20, exponent)
         covariance = factor @ factor.T
         torch.testing.assert_close(covariance.diagonal(), torch.ones(20))
         nearest.append(covariance[0, 1].item())

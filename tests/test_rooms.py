@@ -10,7 +10,20 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
 
 from ami.worlds import rooms as tr
-from ami.worlds.rooms import BAND, FAMILIES, FLOOR, GAP, HIGH, LOW, SPEED, Rooms, sample_pairs, sample_rooms
+from ami.worlds.rooms import (
+    BAND,
+    FAMILIES,
+    FLOOR,
+    GAP,
+    HIGH,
+    LOW,
+    SEALED,
+    SHUT,
+    SPEED,
+    Rooms,
+    sample_pairs,
+    sample_rooms,
+)
 
 
 def _may_be(rooms: Rooms, position: np.ndarray) -> np.ndarray:
@@ -21,13 +34,14 @@ def _may_be(rooms: Rooms, position: np.ndarray) -> np.ndarray:
     return inside & (off_wall | in_gap)
 
 
-@given(seed=st.integers(0, 2**32 - 1), family=st.sampled_from(FAMILIES))
+@given(seed=st.integers(0, 2**32 - 1), family=st.sampled_from((*FAMILIES, SEALED)))
 @settings(max_examples=15, deadline=None)
 def test_nobody_enters_a_wall_or_goes_too_fast(seed: int, family: str) -> None:
     rng = np.random.default_rng(seed)
     rooms = sample_rooms(family, 200, rng)
     position = tr.sample_positions(rooms, rng)
-    position[:100] = np.stack([rooms.wall[:100], rooms.door[:100] + rng.uniform(-GAP, GAP, 100)], -1)
+    if family != SEALED:
+        position[:100] = np.stack([rooms.wall[:100], rooms.door[:100] + rng.uniform(-GAP, GAP, 100)], -1)
     assert _may_be(rooms, position).all()
     for _ in range(25):
         action = rng.uniform(-1, 1, (200, 2)) * rng.choice([0.1, 1.0, 30.0], (200, 1))
@@ -178,6 +192,36 @@ def test_distance_does_not_mind_rounding_at_the_wall() -> None:
     touching = rooms.distance(np.array([[32 - BAND, 10.0]]), goal)
     inside = rooms.distance(np.array([[32 - BAND + away, 10.0]]), goal)
     np.testing.assert_allclose(inside, touching, atol=1e-3)
+
+
+def test_a_sealed_wall_is_the_same_wall_without_its_door() -> None:
+    draws = [np.random.default_rng(6) for _ in range(2)]
+    (twins, start, goal), (rooms, *places) = (
+        sample_pairs(family, 300, rng, cross_room=True) for family, rng in zip(("wall", SEALED), draws, strict=True)
+    )
+    np.testing.assert_array_equal(rooms.wall, twins.wall)
+    np.testing.assert_array_equal(places, [start, goal])
+    assert (rooms.door == SHUT).all()
+    assert np.isinf(rooms.distance(start, goal)).all()
+    assert np.isinf(rooms.distance(goal, start)).all()
+    beside = tr.sample_positions(rooms, np.random.default_rng(7), rooms.side(start))
+    touching = np.stack([rooms.wall + BAND * rooms.side(start), beside[:, 1]], -1)
+    for place in (beside, touching, touching.astype(np.float32).astype(float)):
+        np.testing.assert_allclose(rooms.distance(start, place), np.linalg.norm(place - start, axis=-1), atol=1e-3)
+    # The column is the wall's alone, without the opening of 2 * (GAP + RADIUS) by 2 px that its twin has.
+    lighter = (twins.background().astype(float) - rooms.background()).sum((1, 2, 3)) / (FLOOR - tr.WALL).sum()
+    np.testing.assert_allclose(lighter, 2.0 * 2 * (GAP + tr.RADIUS), rtol=0.02)
+
+
+def test_nobody_leaves_a_sealed_room() -> None:
+    episodes = tr.collect(SEALED, 40, 64, seed=0)
+    truth = np.stack([episode.truth for episode in episodes]).astype(float)
+    left = truth[..., 0] < truth[..., 2]
+    assert (left == left[:, :1]).all()
+    assert 0.2 < left.mean() < 0.8
+    assert np.isfinite(truth).all()
+    rooms = Rooms(truth[:, 0, 2], truth[:, 0, 3])  # a recorded layout is the layout
+    np.testing.assert_array_equal(np.stack([e.video[0] for e in episodes]), rooms.render(truth[:, 0, :2]))
 
 
 @pytest.mark.parametrize("cross_room", [True, False])

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ami.planning.sampling import groups
+from ami.planning.search import groups
 from ami.types import Belief, Clip, Cost, Embodiment, Latent, Plan, Planner, WorldModel
 
 

@@ -6,12 +6,13 @@ for (a planner's candidates, an evaluation's episodes, a training batch: only th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
 
@@ -239,15 +240,66 @@ class Cost(Protocol):
         ...
 
 
+class Measure(Protocol):
+    """A number for each step of an imagined future, in a unit of its own. Its rows are those of a ``Cost``."""
+
+    def __call__(
+        self, imagined: Latent, actions: Float[Tensor, "rows horizon action"]
+    ) -> Float[Tensor, "rows horizon"]: ...
+
+    def rows(self, index: slice | Tensor) -> Measure:
+        """The same measure for some of the plans, in the order of ``index``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Guardrail:
+    """What no step of a plan may break, however good the rest: a measure that stays from ``low`` to ``high``."""
+
+    name: str
+    measure: Measure
+    low: float = -math.inf
+    high: float = math.inf
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.high or (math.isinf(self.low) and math.isinf(self.high)):
+            raise ValueError(f"the guardrail {self.name!r} allows from {self.low} to {self.high}; give it a bound")
+
+    def excess(self, imagined: Latent, actions: Float[Tensor, "rows horizon action"]) -> Float[Tensor, "rows"]:
+        """How far each future goes beyond the bounds, summed over its steps; 0 where all of it is allowed."""
+        measured = self.measure(imagined, actions)
+        if measured.shape != actions.shape[:2]:
+            raise ValueError(
+                f"the guardrail {self.name!r} measured {tuple(measured.shape)}, not one number for each of the "
+                f"{tuple(actions.shape[:2])} imagined steps"
+            )
+        return ((measured - self.high).clamp_min(0) + (self.low - measured).clamp_min(0)).sum(1)
+
+    def rows(self, index: slice | Tensor) -> Guardrail:
+        """The same for some of the plans, in the order of ``index``."""
+        return replace(self, measure=self.measure.rows(index))
+
+
 @dataclass(frozen=True)
 class Plan:
-    """What a planner answers, for each row of the belief it was asked about."""
+    """What a planner answers, for each row of the belief it was asked about.
+
+    Where no plan was found, the rest of the row shows the best that the search came to; it should not be acted on.
+    ``why`` then says ``guardrail: NAME`` (whatever was imagined breaks it), ``search`` (nothing imagined ends at the
+    goal) or ``unreachable`` (there is no way, says who knows more than a search can).
+    """
 
     actions: Float[Tensor, "batch horizon action"]
     imagined: Latent
     cost: Float[Tensor, "batch"]
-    history: Float[Tensor, "iterations batch"]  # the best cost known after each iteration
+    history: Float[Tensor, "iterations batch"]  # the best candidate's cost after each iteration
     model_calls: int  # candidate futures imagined per row
+    why: tuple[str, ...] = ()  # no plan was found, for each row; "" where one was, and () where all were
+
+    @property
+    def found(self) -> Bool[Tensor, "batch"]:
+        """Whether each row has a plan to follow."""
+        return torch.tensor([not why for why in self.why or [""] * len(self.cost)], device=self.cost.device)
 
 
 class Planner(Protocol):
@@ -264,8 +316,14 @@ class Planner(Protocol):
         high: Sequence[float],
         generators: Sequence[torch.Generator],
         first_guess: Float[Tensor, "batch horizon action"] | None = None,
+        guardrails: Sequence[Guardrail] = (),
+        enough: Float[Tensor, "batch"] | None = None,
     ) -> Plan:
-        """Plan for every row. ``generators`` has one per row, so a row's plan does not depend on its neighbours."""
+        """Plan for every row. ``generators`` has one per row, so a row's plan does not depend on its neighbours.
+
+        With ``enough``, a plan counts as found only if being where it ends costs at most that: ``cost`` of its last
+        step alone.
+        """
         ...
 
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ami.planning.guardrails import Away, of_plans
 from ami.types import Cost, Latent
 
 # How far apart two latents are, from their difference: summed over dim, averaged over tokens.
@@ -37,31 +38,75 @@ class GoalDistance:
     def __post_init__(self) -> None:
         if self.distance not in DISTANCES:
             raise ValueError(f"no distance is called {self.distance!r}; choose one of {', '.join(DISTANCES)}")
-        if self.goal.steps != 1:
-            raise ValueError(f"a goal is one step, but this latent has {self.goal.steps}; choose the step to reach")
+        _check_goal(self.goal)
 
     def __call__(self, imagined: Latent, actions: Float[Tensor, "rows horizon action"]) -> Float[Tensor, "rows"]:
-        goals, values = self.goal.values, imagined.values
-        if goals.shape[2:] != values.shape[2:]:
-            raise ValueError(
-                f"the goal is {_shape(goals)} but the model imagines {_shape(values)}; "
-                "encode the goal with the model that plans"
-            )
-        if len(values) % len(goals):
-            raise ValueError(
-                f"{len(values)} imagined futures cannot be shared by {len(goals)} goals; give one per plan"
-            )
-        by_plan = values.unflatten(0, (len(goals), -1))
-        far = DISTANCES[self.distance](by_plan - goals[:, None]).flatten(0, 1)
+        by_plan = imagined.values.unflatten(0, (len(self.goal), _candidates(self.goal, imagined)))
+        far = DISTANCES[self.distance](by_plan - self.goal.values[:, None]).flatten(0, 1)
         return self.sum * far.sum(1) + self.last * far[:, -1] + self.min * far.amin(1)
 
     def rows(self, index: slice | Tensor) -> GoalDistance:
         """The goals of some of the plans, in the order of ``index``."""
-        if isinstance(index, Tensor) and len(index) and int(index.max()) >= len(self.goal):
+        return replace(self, goal=_chosen(self.goal, index))
+
+
+@dataclass(frozen=True)
+class StepsToGo:
+    """Be few steps from the goal, by a learned count of them: all along the way, and at the end.
+
+    ``reach`` answers, for each imagined step and one goal a row, how many steps the way from there to the goal takes:
+    a model's ``reach``, bound to an embodiment. It sees round walls, where a distance between latents looks across.
+    ``goal`` has one row per plan and one step.
+    """
+
+    goal: Latent
+    reach: Callable[[Latent, Latent], Float[Tensor, "rows time"]]
+    sum: float = 1.0
+    last: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_goal(self.goal)
+
+    def __call__(self, imagined: Latent, actions: Float[Tensor, "rows horizon action"]) -> Float[Tensor, "rows"]:
+        times = _candidates(self.goal, imagined)
+        goals = (each.repeat_interleave(times, 0) for each in (self.goal.values, self.goal.times))
+        steps = self.reach(imagined, Latent(*goals))
+        if steps.shape != imagined.times.shape:
             raise ValueError(
-                f"plan number {int(index.max())} has no goal: there are {len(self.goal)}; give one goal for each plan"
+                f"reach answered {tuple(steps.shape)} for {tuple(imagined.times.shape)} steps; one each, please"
             )
-        return replace(self, goal=Latent(self.goal.values[index], self.goal.times[index]))
+        return self.sum * steps.sum(1) + self.last * steps[:, -1]
+
+    def rows(self, index: slice | Tensor) -> StepsToGo:
+        """The goals of some of the plans, in the order of ``index``."""
+        return replace(self, goal=_chosen(self.goal, index))
+
+
+@dataclass(frozen=True)
+class ReadOut:
+    """Bring what is read out of the latent within ``radius`` of ``target``: "the agent within 3 px of (x, y)".
+
+    Costs the distance beyond the radius, in the read-out's own unit, all along the way and at the end; nearer than
+    that is no better. ``target`` has one row per plan.
+    """
+
+    read: Callable[[Latent], Float[Tensor, "rows time out"]]
+    target: Float[Tensor, "plans out"]
+    radius: float = 0.0
+    sum: float = 1.0
+    last: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.radius >= 0:
+            raise ValueError(f"a radius is 0 or more, in the unit of what is read, not {self.radius}")
+
+    def __call__(self, imagined: Latent, actions: Float[Tensor, "rows horizon action"]) -> Float[Tensor, "rows"]:
+        beyond = (Away(self.read, self.target)(imagined, actions) - self.radius).clamp_min(0)
+        return self.sum * beyond.sum(1) + self.last * beyond[:, -1]
+
+    def rows(self, index: slice | Tensor) -> ReadOut:
+        """The targets of some of the plans, in the order of ``index``."""
+        return replace(self, target=of_plans(self.target, index))
 
 
 @dataclass(frozen=True)
@@ -92,6 +137,46 @@ class Sum:
     def rows(self, index: slice | Tensor) -> Sum:
         """Every term for some of the plans, in the order of ``index``."""
         return Sum(tuple((weight, cost.rows(index)) for weight, cost in self.terms))
+
+
+@dataclass(frozen=True)
+class AnyOf:
+    """One of several wishes will do, the cheapest: a goal that is a set, such as several pictures of one place."""
+
+    costs: tuple[Cost, ...]
+
+    def __post_init__(self) -> None:
+        if not self.costs:
+            raise ValueError("any of no costs is no wish; give at least one")
+
+    def __call__(self, imagined: Latent, actions: Float[Tensor, "rows horizon action"]) -> Float[Tensor, "rows"]:
+        return torch.stack([cost(imagined, actions) for cost in self.costs]).amin(0)
+
+    def rows(self, index: slice | Tensor) -> AnyOf:
+        """Every wish for some of the plans, in the order of ``index``."""
+        return AnyOf(tuple(cost.rows(index) for cost in self.costs))
+
+
+def _check_goal(goal: Latent) -> None:
+    if goal.steps != 1:
+        raise ValueError(f"a goal is one step, but this latent has {goal.steps}; choose the step to reach")
+
+
+def _candidates(goal: Latent, imagined: Latent) -> int:
+    """How many imagined futures each goal has."""
+    goals, values = goal.values, imagined.values
+    if goals.shape[2:] != values.shape[2:]:
+        raise ValueError(
+            f"the goal is {_shape(goals)} but the model imagines {_shape(values)}; "
+            "encode the goal with the model that plans"
+        )
+    if len(values) % len(goals):
+        raise ValueError(f"{len(values)} imagined futures cannot be shared by {len(goals)} goals; give one per plan")
+    return len(values) // len(goals)
+
+
+def _chosen(goal: Latent, index: slice | Tensor) -> Latent:
+    return Latent(of_plans(goal.values, index), of_plans(goal.times, index))
 
 
 def _shape(values: Tensor) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from ami.types import Belief, Cost, Latent, Plan, WorldModel
+from ami.planning.search import Found, Search, Task, coloured, draw
 
 
 def equal(costs: Float[Tensor, "plans elites"], temperature: float) -> Float[Tensor, "plans elites"]:
@@ -82,175 +82,48 @@ METHODS: dict[str, SamplingSettings] = {
 
 
 @dataclass(frozen=True)
-class _Found:
-    """The best candidate so far of each plan, with the future it was imagined to have."""
-
-    actions: Float[Tensor, "plans horizon action"]
-    imagined: Latent
-    cost: Float[Tensor, "plans"]
-
-    def or_better(self, other: _Found) -> _Found:
-        better = other.cost < self.cost
-
-        def choose(new: Tensor, old: Tensor) -> Tensor:
-            return torch.where(better.view(-1, *[1] * (new.ndim - 1)), new, old)
-
-        imagined = Latent(
-            choose(other.imagined.values, self.imagined.values), choose(other.imagined.times, self.imagined.times)
-        )
-        return _Found(choose(other.actions, self.actions), imagined, choose(other.cost, self.cost))
-
-
-@dataclass(frozen=True)
-class _Task:
-    """One group of plans to search for: always equally many rows, so that the arithmetic is always the same."""
-
-    model: WorldModel
-    cost: Cost
-    belief: Belief
-    low: Float[Tensor, "action"]
-    high: Float[Tensor, "action"]
-
-    def imagine(
-        self, candidates: Float[Tensor, "plans samples horizon action"]
-    ) -> tuple[Float[Tensor, "plans samples"], _Found]:
-        """The cost of every candidate, and the best of them; a cost that is not finite is the worst."""
-        plans, samples, horizon, _ = candidates.shape
-        actions = candidates.flatten(0, 1)
-        imagined = self.model.predict(self.belief.repeat(samples), actions, horizon)
-        costs = self.cost(imagined, actions)
-        if costs.shape != (plans * samples,):
-            raise ValueError(
-                f"the cost answered {tuple(costs.shape)} for {plans * samples} candidates; one each, please"
-            )
-        costs = torch.where(costs.isfinite(), costs, torch.finfo(costs.dtype).max).view(plans, samples)
-        least, which = costs.min(1)
-        best = which + samples * torch.arange(plans, device=which.device)
-        return costs, _Found(actions[best], Latent(imagined.values[best], imagined.times[best]), least)
-
-
-@dataclass(frozen=True)
-class SamplingPlanner:
+class SamplingPlanner(Search):
     """Plans by drawing action sequences, imagining each, and drawing again near the best.
 
     The best candidate ever imagined is the plan: in a learned maze, with coloured noise, acting on it ended at the goal
     more often than acting on the final mean (with white noise neither was clearly better). The mean of the first
     distribution (``first_guess``, or the middle of the bounds) and of every later one, the last included, is a
     candidate itself.
-
-    A row's plan depends on that row and its generator alone, to the last bit: groups of ``together`` rows are always
-    imagined in calls of the same shape, because a matrix product may round differently at another batch size. (With
-    ``together`` above 1 the model must also not mind a row's place in the batch.)
     """
 
     settings: SamplingSettings = METHODS["icem"]
 
-    @torch.no_grad()
-    def plan(
-        self,
-        model: WorldModel,
-        cost: Cost,
-        belief: Belief,
-        *,
-        horizon: int,
-        low: Sequence[float],
-        high: Sequence[float],
-        generators: Sequence[torch.Generator],
-        first_guess: Float[Tensor, "batch horizon action"] | None = None,
-    ) -> Plan:
-        """Plan ``horizon`` steps for every row of ``belief``, each with its own generator.
+    @property
+    def together(self) -> int:
+        """Plans imagined in one call of the model."""
+        return self.settings.together
 
-        Raises ``ValueError`` for bounds, generators or a first guess that do not fit, and where no candidate of a row
-        has a finite cost.
-        """
-        values = belief.latents.values
-        if len(low) != len(high):
-            raise ValueError(f"{len(low)} lower and {len(high)} upper bounds came; give one of each per action")
-        bounds = torch.tensor([tuple(low), tuple(high)], dtype=torch.float32, device=values.device)
-        _check(bounds, horizon, len(belief), generators, first_guess)
-        if first_guess is None:
-            first_guess = bounds.mean(0).expand(len(belief), horizon, -1)
-        first_guess = first_guess.to(bounds).clamp(*bounds)
-        found, history = [], []
-        for index in groups(len(belief), self.settings.together, values.device):
-            task = _Task(model, cost.rows(index), belief.rows(index), *bounds)
-            best, costs = self._search(task, first_guess[index], [generators[row] for row in index.tolist()])
-            found.append(best)
-            history.append(costs)
-        return self._answer(found, history, len(belief))
-
-    def _search(
-        self, task: _Task, mean: Float[Tensor, "plans horizon action"], generators: Sequence[torch.Generator]
-    ) -> tuple[_Found, Float[Tensor, "iterations plans"]]:
-        settings, reach = self.settings, (task.high - task.low) / 2
+    def leaders(
+        self, task: Task, guess: Float[Tensor, "plans horizon action"], generators: Sequence[torch.Generator]
+    ) -> Iterator[Found]:
+        """The best of each iteration, and at last the mean to which the last one was fitted."""
+        settings, mean, reach = self.settings, guess, (task.high - task.low) / 2
         std = (settings.init_std * reach).expand_as(mean)
-        colour = _coloured(mean.shape[1], settings.colour).to(mean)
-        kept, kept_costs = mean[:, None][:, :0], mean.new_empty(len(mean), 0)
-        best, history = None, []
+        colour = coloured(mean.shape[1], settings.colour).to(mean)
+        kept, kept_ranks = mean[:, None][:, :0], mean.new_empty(len(mean), 0)
         for samples in settings.schedule:
-            noise = torch.einsum("th,psha->psta", colour, _draw(generators, samples - 1, mean))
+            noise = draw(generators, samples - 1, colour, len(reach))
             noise = noise * _scales(samples - 1, settings.fine).to(noise)
             # Refitting to draws before they are clamped explores more (8 % cheaper ways round a wall for white-noise
             # CEM, 1 % for iCEM) but settles less exactly (5 to 15 times the gap to a known optimum). So: clamped.
             drawn = (mean[:, None] + std[:, None] * noise).clamp(task.low, task.high)
             candidates = torch.cat([mean[:, None], drawn], 1)
-            costs, leader = task.imagine(candidates)
-            best = leader if best is None else best.or_better(leader)
-            history.append(best.cost)
-            elite_costs, elites = _elites(
-                torch.cat([costs, kept_costs], 1), torch.cat([candidates, kept], 1), settings.elites
+            ranks, leader = task.imagine(candidates)
+            yield leader
+            elite_ranks, elites = _elites(
+                torch.cat([ranks, kept_ranks], 1), torch.cat([candidates, kept], 1), settings.elites
             )
-            kept, kept_costs = elites[:, : settings.keep], elite_costs[:, : settings.keep]
-            weights = REFITS[settings.refit](elite_costs, settings.temperature)
+            kept, kept_ranks = elites[:, : settings.keep], elite_ranks[:, : settings.keep]
+            weights = REFITS[settings.refit](elite_ranks, settings.temperature)
             fitted, spread = _fit(elites, weights)
             mean = torch.lerp(fitted, mean, settings.momentum).clamp(task.low, task.high)
             std = torch.lerp(spread, std, settings.momentum).maximum(settings.min_std * reach)
-        assert best is not None
-        best = best.or_better(task.imagine(mean[:, None])[1])
-        history[-1] = best.cost
-        return best, torch.stack(history)
-
-    def _answer(self, found: Sequence[_Found], history: Sequence[Tensor], batch: int) -> Plan:
-        """One plan from the groups', without the rows that only filled the last group."""
-        cost = torch.cat([group.cost for group in found])[:batch]
-        hopeless = (cost == torch.finfo(cost.dtype).max).nonzero().flatten().tolist()
-        if hopeless:
-            raise ValueError(
-                f"no imagined future of row {hopeless[0]} has a finite cost; check the model and the belief"
-            )
-        imagined = Latent(
-            torch.cat([group.imagined.values for group in found])[:batch],
-            torch.cat([group.imagined.times for group in found])[:batch],
-        )
-        return Plan(
-            actions=torch.cat([group.actions for group in found])[:batch],
-            imagined=imagined,
-            cost=cost,
-            history=torch.cat(list(history), 1)[:, :batch],
-            model_calls=sum(self.settings.schedule) + 1,
-        )
-
-
-def groups(batch: int, size: int, device: torch.device) -> Iterator[Int[Tensor, "size"]]:
-    """Row numbers, always ``size`` at a time: the last row is repeated to fill the last group.
-
-    A matrix product rounds differently at another batch size, so whatever must not depend on the number of its
-    neighbours is computed group by group, and the filling dropped.
-    """
-    for start in range(0, batch, size):
-        yield torch.arange(start, start + size, device=device).clamp_max(batch - 1)
-
-
-def _draw(
-    generators: Sequence[torch.Generator], samples: int, like: Float[Tensor, "plans horizon action"]
-) -> Float[Tensor, "plans samples horizon action"]:
-    """Standard normal noise, each plan's from its own generator; a repeated row gets a copy, not a further draw."""
-    drawn: dict[int, Tensor] = {}
-    for generator in generators:
-        if id(generator) not in drawn:
-            noise = torch.randn(samples, *like.shape[1:], generator=generator, device=generator.device)
-            drawn[id(generator)] = noise.to(like)
-    return torch.stack([drawn[id(generator)] for generator in generators])
+        yield task.imagine(mean[:, None])[1]
 
 
 def _scales(samples: int, fine: float) -> Float[Tensor, "samples 1 1"]:
@@ -262,21 +135,6 @@ def _scales(samples: int, fine: float) -> Float[Tensor, "samples 1 1"]:
     few = round(fine * samples)
     scales[:few, 0, 0] = torch.logspace(0, math.log10(0.03), few) if few else scales[:0, 0, 0]
     return scales
-
-
-def _coloured(horizon: int, exponent: float) -> Float[Tensor, "horizon horizon"]:
-    """The matrix that turns white noise over time into noise of unit variance with a 1/f^exponent spectrum.
-
-    Cholesky factor of the autocovariance, taken from a period twice the horizon: on a period of just the horizon, as
-    an FFT gives it, the last action would be tied to the first. Source of the idea: Pinneri et al. 2020, section 3.1.
-    """
-    if exponent == 0 or horizon == 1:
-        return torch.eye(horizon)
-    frequency = torch.fft.rfftfreq(2 * horizon, dtype=torch.float64)
-    frequency[0] = frequency[1]
-    covariance = torch.fft.irfft(frequency**-exponent, n=2 * horizon)[:horizon]
-    lag = torch.arange(horizon)
-    return torch.linalg.cholesky((covariance / covariance[0])[(lag[:, None] - lag).abs()]).float()
 
 
 def _elites(
@@ -297,29 +155,3 @@ def _fit(
     weights = weights[..., None, None]
     mean = (weights * elites).sum(1)
     return mean, (weights * (elites - mean[:, None]).square()).sum(1).sqrt()
-
-
-def _check(
-    bounds: Float[Tensor, "2 action"],
-    horizon: int,
-    batch: int,
-    generators: Sequence[torch.Generator],
-    first_guess: Tensor | None,
-) -> None:
-    low, high = bounds
-    if not len(low) or not bounds.isfinite().all() or (low > high).any():
-        raise ValueError(f"actions need finite bounds, low below high, but they are {low.tolist()} and {high.tolist()}")
-    if horizon < 1 or batch < 1:
-        raise ValueError(f"cannot plan {horizon} steps for {batch} rows; both must be at least 1")
-    if len(generators) != batch:
-        raise ValueError(f"{len(generators)} generators came for {batch} rows; give each row its own")
-    if len({id(generator) for generator in generators}) != batch:
-        raise ValueError("two rows share a generator, so their plans would depend on each other; give each row its own")
-    expected = (batch, horizon, len(low))
-    if first_guess is not None and tuple(first_guess.shape) != expected:
-        raise ValueError(
-            f"the first guess is {tuple(first_guess.shape)} but a plan here is (batch, horizon, action) = {expected}; "
-            "cut or extend it"
-        )
-    if first_guess is not None and not first_guess.isfinite().all():
-        raise ValueError("the first guess has numbers that are not finite; leave it out to begin from the middle")

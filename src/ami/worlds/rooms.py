@@ -25,6 +25,8 @@ SPEED = 2.0  # px per environment step
 REPEAT = 4  # environment steps in a model step: the action is held
 SECONDS = 0.1  # of one environment step
 FAMILIES = ("fixed", "door", "wall")
+SEALED = "sealed"  # as ``wall``, with every door shut: asked to see whether a planner says that there is no way
+SHUT = -SIZE  # px: the place of a door that is not there, so far outside that it neither opens nor is drawn
 FLOOR, WALL, AGENT = (np.array(c, np.float32) for c in ((236, 233, 225), (44, 54, 74), (222, 62, 40)))
 
 EMBODIMENT = Embodiment("two-rooms", step_seconds=REPEAT * SECONDS, low=(-1.0, -1.0), high=(1.0, 1.0))
@@ -36,7 +38,7 @@ class Rooms:
     """The layouts of many rooms: where each dividing wall stands, and the centre of its door."""
 
     wall: np.ndarray  # (rooms,) px
-    door: np.ndarray  # (rooms,) px
+    door: np.ndarray  # (rooms,) px; SHUT where there is none
 
     def __len__(self) -> int:
         return len(self.wall)
@@ -77,7 +79,10 @@ class Rooms:
         return np.where(np.abs(position[:, 0] - self.wall) < BAND, 0, np.sign(position[:, 0] - self.wall))
 
     def distance(self, start: np.ndarray, goal: np.ndarray) -> np.ndarray:
-        """Length in px of the shortest way between positions ``(rooms, 2)``; through the door where they need it."""
+        """Length in px of the shortest way between positions ``(rooms, 2)``; through the door where they need it.
+
+        Infinite from one room to the other where the door is shut.
+        """
         leftwards = (start[:, 0] > goal[:, 0])[:, None]
         a, b = np.where(leftwards, goal, start), np.where(leftwards, start, goal)
         # A way from left to right crosses the two ends of the doorway, each at a height inside the gap. An end that
@@ -100,7 +105,8 @@ class Rooms:
         for first, second in ways:
             points = np.stack([a, np.stack([near, first], -1), np.stack([far, second], -1), b])
             lengths.append(np.linalg.norm(np.diff(points, axis=0), axis=-1).sum(0))
-        return np.min(lengths, axis=0)
+        parted = (self.door == SHUT) & ((start[:, 0] < self.wall) != (goal[:, 0] < self.wall))
+        return np.where(parted, np.inf, np.min(lengths, axis=0))
 
     def render(self, position: np.ndarray) -> np.ndarray:
         """Pictures ``(rooms, 64, 64, 3)`` uint8 with anti-aliased edges, so that a tenth of a pixel shows."""
@@ -143,15 +149,18 @@ def _covered(pixel: np.ndarray, low: np.ndarray | float, high: np.ndarray | floa
 
 
 def sample_rooms(family: str, count: int, rng: np.random.Generator) -> Rooms:
-    """Layouts of one family: ``fixed``, ``door`` (its place is random) or ``wall`` (so is the column, ± 10 px)."""
-    if family not in FAMILIES:
-        raise ValueError(f"unknown family of rooms '{family}'; there are {', '.join(FAMILIES)}")
+    """Layouts of one family: ``fixed``, ``door`` (its place is random) or ``wall`` (so is the column, ± 10 px).
+
+    ``sealed`` draws the layouts of ``wall`` and shuts their doors: the same seed gives twins that differ in that alone.
+    """
+    if family not in (*FAMILIES, SEALED):
+        raise ValueError(f"unknown family of rooms '{family}'; there are {', '.join((*FAMILIES, SEALED))}")
     wall, door = np.full(count, SIZE / 2), np.full(count, SIZE / 2)
     if family != "fixed":
         door = rng.uniform(LOW + 2 * GAP, HIGH - 2 * GAP, count)
-    if family == "wall":
+    if family in ("wall", SEALED):
         wall = wall + rng.uniform(-10.0, 10.0, count)
-    return Rooms(wall, door)
+    return Rooms(wall, np.full(count, float(SHUT)) if family == SEALED else door)
 
 
 def sample_positions(rooms: Rooms, rng: np.random.Generator, side: np.ndarray | None = None) -> np.ndarray:

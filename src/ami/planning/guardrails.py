@@ -1,0 +1,98 @@
+"""What a plan must not break: measures of imagined steps to bound, and how a search ranks what breaks a bound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ami.types import Guardrail, Latent
+
+BEYOND = 1e20  # more than any cost
+
+
+@dataclass(frozen=True)
+class Away:
+    """How far what ``read`` finds in a latent is from each plan's ``place``: a straight distance, in its own unit."""
+
+    read: Callable[[Latent], Float[Tensor, "rows time out"]]
+    place: Float[Tensor, "plans out"]
+
+    def __call__(
+        self, imagined: Latent, actions: Float[Tensor, "rows horizon action"]
+    ) -> Float[Tensor, "rows horizon"]:
+        where = self.read(imagined)
+        if where.shape[:2] != imagined.times.shape or where.shape[2:] != self.place.shape[1:]:
+            raise ValueError(
+                f"the read-out of {tuple(imagined.times.shape)} steps is {tuple(where.shape)}, but the place has "
+                f"{self.place.shape[1]} numbers; read as many out of every step"
+            )
+        if len(where) % len(self.place):
+            raise ValueError(f"{len(where)} futures cannot be shared by {len(self.place)} places; give one per plan")
+        by_plan = where.unflatten(0, (len(self.place), -1))
+        return torch.linalg.vector_norm(by_plan - self.place[:, None, None], dim=-1).flatten(0, 1)
+
+    def rows(self, index: slice | Tensor) -> Away:
+        """The places of some of the plans, in the order of ``index``."""
+        return replace(self, place=of_plans(self.place, index))
+
+
+@dataclass(frozen=True)
+class Everywhere:
+    """A measure that is the same for every plan: any function of the steps and actions, a learned uncertainty, say."""
+
+    function: Callable[[Latent, Float[Tensor, "rows horizon action"]], Float[Tensor, "rows horizon"]]
+
+    def __call__(
+        self, imagined: Latent, actions: Float[Tensor, "rows horizon action"]
+    ) -> Float[Tensor, "rows horizon"]:
+        return self.function(imagined, actions)
+
+    def rows(self, index: slice | Tensor) -> Everywhere:
+        """The same for every plan."""
+        return self
+
+
+def of_plans(values: Float[Tensor, "plans ..."], index: slice | Tensor) -> Float[Tensor, "rows ..."]:
+    """What belongs to some of the plans, in the order of ``index``; ``ValueError`` for a plan that has none."""
+    if isinstance(index, Tensor) and len(index) and int(index.max()) >= len(values):
+        raise ValueError(f"plan number {int(index.max())} has no goal: there are {len(values)}; give one for each plan")
+    return values[index]
+
+
+def action_length(imagined: Latent, actions: Float[Tensor, "rows horizon action"]) -> Float[Tensor, "rows horizon"]:
+    """How long each action is, in the action's own unit: to limit it where the bounds of each number do not."""
+    return torch.linalg.vector_norm(actions, dim=-1)
+
+
+def excesses(
+    guardrails: Sequence[Guardrail], imagined: Latent, actions: Float[Tensor, "rows horizon action"]
+) -> Float[Tensor, "rows guardrails"]:
+    """How far each future goes beyond each guardrail, summed over its steps; 0 where all of it is allowed."""
+    none = actions.new_zeros(len(actions), 0)
+    return torch.cat([none, *(each.excess(imagined, actions)[:, None] for each in guardrails)], 1)
+
+
+def ranked(costs: Float[Tensor, "rows"], excess: Float[Tensor, "rows guardrails"]) -> Float[Tensor, "rows"]:
+    """One number to compare candidates by: the cost of what is allowed and, above every such cost, the excess.
+
+    So of two candidates the better is the one that breaks the guardrails less, and only of allowed ones the cheaper.
+    What is not finite is the worst: the largest number there is. Source: Deb 2000, "An efficient constraint handling
+    method for genetic algorithms", section 3.
+    """
+    worst, total = torch.finfo(costs.dtype).max, excess.sum(1).to(costs)
+    broken = (BEYOND * (1 + total)).clamp_max(worst / 1024)  # the worst itself would overflow in a mean
+    ranks = torch.where(total > 0, broken, costs)
+    return torch.where(costs.isfinite() & total.isfinite(), ranks, worst)
+
+
+def refusals(
+    guardrails: Sequence[Guardrail], excess: Float[Tensor, "plans guardrails"], reached: Bool[Tensor, "plans"]
+) -> tuple[str, ...]:
+    """``Plan.why`` for the best candidate of each plan: the first guardrail that it breaks, or that it came short."""
+    reasons = [*(f"guardrail: {each.name}" for each in guardrails), "search", ""]
+    refused = torch.cat([excess > 0, ~reached[:, None], torch.ones_like(reached)[:, None]], 1)
+    return tuple(reasons[first] for first in refused.int().argmax(1).tolist())

@@ -1,0 +1,250 @@
+"""What every search shares: it imagines candidates call by call, and the best ever imagined is the plan."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ami.planning.guardrails import excesses, ranked, refusals
+from ami.types import Belief, Cost, Guardrail, Latent, Plan, WorldModel
+
+
+@dataclass(frozen=True)
+class Found:
+    """The best candidate of each plan, with the future it was imagined to have."""
+
+    actions: Float[Tensor, "plans horizon action"]
+    imagined: Latent
+    cost: Float[Tensor, "plans"]
+    excess: Float[Tensor, "plans guardrails"]  # how far it goes beyond each
+    rank: Float[Tensor, "plans"]  # what candidates are compared by: the cost, unless a guardrail is broken
+    among: int  # how many candidates each is the best of
+
+    def or_better(self, other: Found) -> Found:
+        """The better of two for each plan; the first where they are equal."""
+        better = other.rank < self.rank
+
+        def choose(new: Tensor, old: Tensor) -> Tensor:
+            return torch.where(better.view(-1, *[1] * (new.ndim - 1)), new, old)
+
+        return Found(
+            choose(other.actions, self.actions),
+            Latent(
+                choose(other.imagined.values, self.imagined.values), choose(other.imagined.times, self.imagined.times)
+            ),
+            choose(other.cost, self.cost),
+            choose(other.excess, self.excess),
+            choose(other.rank, self.rank),
+            self.among + other.among,
+        )
+
+
+@dataclass(frozen=True)
+class Task:
+    """One group of plans to search for: always equally many rows, so that the arithmetic is always the same."""
+
+    model: WorldModel
+    cost: Cost
+    belief: Belief
+    low: Float[Tensor, "action"]
+    high: Float[Tensor, "action"]
+    guardrails: Sequence[Guardrail]
+    enough: Float[Tensor, "plans"] | None
+
+    def imagine(
+        self, candidates: Float[Tensor, "plans samples horizon action"]
+    ) -> tuple[Float[Tensor, "plans samples"], Found]:
+        """The rank of every candidate, and the best of them; a cost that is not finite is the worst."""
+        plans, samples, horizon, _ = candidates.shape
+        actions = candidates.flatten(0, 1)
+        imagined = self.model.predict(self.belief.repeat(samples), actions, horizon)
+        costs = self.cost(imagined, actions)
+        if costs.shape != (plans * samples,):
+            raise ValueError(
+                f"the cost answered {tuple(costs.shape)} for {plans * samples} candidates; one each, please"
+            )
+        costs = torch.where(costs.isfinite(), costs, torch.finfo(costs.dtype).max)
+        excess = excesses(self.guardrails, imagined, actions)
+        ranks = ranked(costs, excess).view(plans, samples)
+        with torch.no_grad():  # who follows a gradient follows that of the ranks
+            least, which = ranks.min(1)
+            best = which + samples * torch.arange(plans, device=which.device)
+            future = Latent(imagined.values[best], imagined.times[best])
+            return ranks, Found(actions[best], future, costs[best], excess[best], least, samples)
+
+    def refused(self, found: Found) -> tuple[str, ...]:
+        """Why the best candidate of each plan is not good enough; empty where it is."""
+        reached = torch.ones_like(found.cost, dtype=torch.bool)
+        if self.enough is not None:
+            end = Latent(found.imagined.values[:, -1:], found.imagined.times[:, -1:])
+            reached = self.cost(end, found.actions[:, -1:]) <= self.enough
+        return refusals(self.guardrails, found.excess, reached)
+
+
+class Search(ABC):
+    """A planner that calls the model again and again, and answers with the best candidate ever imagined.
+
+    With guardrails a search first moves to what is allowed, and then to what is cheap.
+
+    A row's plan depends on that row and its generator alone, to the last bit: groups of ``together`` rows are always
+    imagined in calls of the same shape, because a matrix product may round differently at another batch size. (With
+    ``together`` above 1 the model must also not mind a row's place in the batch.)
+    """
+
+    @property
+    @abstractmethod
+    def together(self) -> int:
+        """Plans imagined in one call of the model."""
+
+    @abstractmethod
+    def leaders(
+        self, task: Task, guess: Float[Tensor, "plans horizon action"], generators: Sequence[torch.Generator]
+    ) -> Iterator[Found]:
+        """The best candidate of one call of the model, then of the next; each call is made when it is asked for.
+
+        There is at least one, and ``guess``, which lies inside the bounds, is a candidate of it. Gradients are off.
+        """
+
+    @torch.no_grad()
+    def plan(
+        self,
+        model: WorldModel,
+        cost: Cost,
+        belief: Belief,
+        *,
+        horizon: int,
+        low: Sequence[float],
+        high: Sequence[float],
+        generators: Sequence[torch.Generator],
+        first_guess: Float[Tensor, "batch horizon action"] | None = None,
+        guardrails: Sequence[Guardrail] = (),
+        enough: Float[Tensor, "batch"] | None = None,
+    ) -> Plan:
+        """Plan ``horizon`` steps for every row of ``belief``, each with its own generator.
+
+        Raises ``ValueError`` for bounds, generators, a first guess or ``enough`` that do not fit, and where no
+        candidate of a row has a finite cost.
+        """
+        values = belief.latents.values
+        if len(low) != len(high):
+            raise ValueError(f"{len(low)} lower and {len(high)} upper bounds came; give one of each per action")
+        bounds = torch.tensor([tuple(low), tuple(high)], dtype=torch.float32, device=values.device)
+        _check(bounds, horizon, len(belief), generators, first_guess)
+        if first_guess is None:
+            first_guess = bounds.mean(0).expand(len(belief), horizon, -1)
+        first_guess = first_guess.to(bounds).clamp(*bounds)
+        if enough is not None and enough.shape != (len(belief),):
+            raise ValueError(f"enough is {tuple(enough.shape)} for {len(belief)} rows; give each row one number")
+        found, history, why = [], [], []
+        for index in groups(len(belief), self.together, values.device):
+            task = Task(
+                model,
+                cost.rows(index),
+                belief.rows(index),
+                *bounds,
+                guardrails=[each.rows(index) for each in guardrails],
+                enough=None if enough is None else enough[index],
+            )
+            leaders = self.leaders(task, first_guess[index], [generators[row] for row in index.tolist()])
+            best = list(accumulate(leaders, Found.or_better))
+            found.append(best[-1])
+            history.append(torch.stack([each.cost for each in best]))
+            why += task.refused(best[-1])
+        return _answer(found, history, why, len(belief))
+
+
+def groups(batch: int, size: int, device: torch.device) -> Iterator[Int[Tensor, "size"]]:
+    """Row numbers, always ``size`` at a time: the last row is repeated to fill the last group.
+
+    A matrix product rounds differently at another batch size, so whatever must not depend on the number of its
+    neighbours is computed group by group, and the filling dropped.
+    """
+    for start in range(0, batch, size):
+        yield torch.arange(start, start + size, device=device).clamp_max(batch - 1)
+
+
+def draw(
+    generators: Sequence[torch.Generator], samples: int, colour: Float[Tensor, "horizon horizon"], actions: int
+) -> Float[Tensor, "plans samples horizon action"]:
+    """Coloured noise, each plan's from its own generator; a repeated row gets a copy, not a further draw."""
+    drawn: dict[int, Tensor] = {}
+    for generator in generators:
+        if id(generator) not in drawn:
+            noise = torch.randn(samples, len(colour), actions, generator=generator, device=generator.device)
+            drawn[id(generator)] = noise.to(colour)
+    return torch.einsum("th,psha->psta", colour, torch.stack([drawn[id(generator)] for generator in generators]))
+
+
+def coloured(horizon: int, exponent: float) -> Float[Tensor, "horizon horizon"]:
+    """The matrix that turns white noise over time into noise of unit variance with a 1/f^exponent spectrum.
+
+    Cholesky factor of the autocovariance, taken from a period twice the horizon: on a period of just the horizon, as
+    an FFT gives it, the last action would be tied to the first. Source of the idea: Pinneri et al. 2020, section 3.1.
+    """
+    if exponent == 0 or horizon == 1:
+        return torch.eye(horizon)
+    frequency = torch.fft.rfftfreq(2 * horizon, dtype=torch.float64)
+    frequency[0] = frequency[1]
+    covariance = torch.fft.irfft(frequency**-exponent, n=2 * horizon)[:horizon]
+    lag = torch.arange(horizon)
+    return torch.linalg.cholesky((covariance / covariance[0])[(lag[:, None] - lag).abs()]).float()
+
+
+def _answer(
+    found: Sequence[Found], history: Sequence[Float[Tensor, "iterations plans"]], why: Sequence[str], batch: int
+) -> Plan:
+    """One plan from the groups', without the rows that only filled the last group.
+
+    A group whose search ended early keeps its last cost in the history until the longest has ended.
+    """
+    worst = torch.cat([group.rank == torch.finfo(group.rank.dtype).max for group in found])[:batch]
+    hopeless = worst.nonzero().flatten().tolist()
+    if hopeless:
+        raise ValueError(
+            f"no imagined future of row {hopeless[0]} has a finite cost and excess; check the model and the belief"
+        )
+    imagined = Latent(
+        torch.cat([group.imagined.values for group in found])[:batch],
+        torch.cat([group.imagined.times for group in found])[:batch],
+    )
+    iterations = torch.arange(max(len(costs) for costs in history))
+    return Plan(
+        actions=torch.cat([group.actions for group in found])[:batch],
+        imagined=imagined,
+        cost=torch.cat([group.cost for group in found])[:batch],
+        history=torch.cat([costs[iterations.clamp_max(len(costs) - 1)] for costs in history], 1)[:, :batch],
+        model_calls=max(group.among for group in found),
+        why=tuple(why[:batch]),
+    )
+
+
+def _check(
+    bounds: Float[Tensor, "2 action"],
+    horizon: int,
+    batch: int,
+    generators: Sequence[torch.Generator],
+    first_guess: Tensor | None,
+) -> None:
+    low, high = bounds
+    if not len(low) or not bounds.isfinite().all() or (low > high).any():
+        raise ValueError(f"actions need finite bounds, low below high, but they are {low.tolist()} and {high.tolist()}")
+    if horizon < 1 or batch < 1:
+        raise ValueError(f"cannot plan {horizon} steps for {batch} rows; both must be at least 1")
+    if len(generators) != batch:
+        raise ValueError(f"{len(generators)} generators came for {batch} rows; give each row its own")
+    if len({id(generator) for generator in generators}) != batch:
+        raise ValueError("two rows share a generator, so their plans would depend on each other; give each row its own")
+    expected = (batch, horizon, len(low))
+    if first_guess is not None and tuple(first_guess.shape) != expected:
+        raise ValueError(
+            f"the first guess is {tuple(first_guess.shape)} but a plan here is (batch, horizon, action) = {expected}; "
+            "cut or extend it"
+        )
+    if first_guess is not None and not first_guess.isfinite().all():
+        raise ValueError("the first guess has numbers that are not finite; leave it out to begin from the middle")
