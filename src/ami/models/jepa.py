@@ -34,9 +34,7 @@ class JEPAConfig(BaseModel):
     )
     predictor_width: int = Field(128, ge=8)
     predictor_depth: int = Field(2, ge=0)
-    lessons: int = Field(
-        8, ge=0, description="the last so many of its own mistakes that a belief holds, to mend others"
-    )
+    lessons: int = Field(default=8, ge=0, description="mistakes of its own that a belief holds, to mend others")
     reaches: tuple[str, ...] = Field(default=(), description="embodiments for which it learns how far things are")
     reach_width: int = Field(default=256, ge=8)
     reach_depth: int = Field(default=3, ge=1)
