@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ami.planning.filled import Filled
 from ami.planning.search import groups
 from ami.types import Belief, Clip, Cost, Embodiment, Latent, Plan, Planner, WorldModel
 
@@ -27,6 +28,8 @@ class AgentState:
     last_action: Float[Tensor, "batch action"]
     episodes: tuple[int, ...]  # who each row is: with the agent's seed and ``step``, the key of its randomness
     step: int  # actions done since the episode began
+    places: Float[Tensor, "batch places tokens dim"] | None = None  # where plans were made, the last few
+    heights: Float[Tensor, "batch places"] | None = None  # what the cost of each has been raised by
 
     @property
     def expected(self) -> Latent:
@@ -54,6 +57,8 @@ class Agent:
     replan_every: int = 2
     seed: int = 0
     together: int = 1  # rows perceived in one call of the model
+    places: int = 0  # that it remembers of an episode, to fill pits of its cost (:class:`ami.planning.filled.Filled`)
+    enough: float = 0.0  # the cost of one step at which it has arrived: there nothing is filled
 
     def __post_init__(self) -> None:
         if self.embodiment not in self.model.embodiments:
@@ -92,8 +97,9 @@ class Agent:
             if len(numbers) != len(seen):
                 raise ValueError(f"{len(numbers)} episode numbers came for {len(seen)} rows; give each row one")
             belief = self._perceive(None, seen, seen.actions)
-            plan = self._plan(self.planner, belief, numbers, 0, None)
-            return self._do(AgentState(belief, plan, 0, plan.actions[:, 0], numbers, 0))
+            plan = self._plan(self.planner, self.cost, belief, numbers, 0, None)
+            begun = AgentState(belief, plan, 0, plan.actions[:, 0], numbers, 0)
+            return self._do(self._filled(begun))
         if episodes is not None or seen.steps != 1 or len(seen) != len(state.episodes):
             raise ValueError(
                 f"an episode goes on with one new step of each of its {len(state.episodes)} rows, but "
@@ -103,8 +109,9 @@ class Agent:
         state = replace(state, belief=self._perceive(state.belief, seen, state.last_action[:, None]))
         if state.since_plan >= self.replan_every:
             guess = self._rest(state)
-            plan = self._plan(self.warm_planner or self.planner, state.belief, state.episodes, state.step, guess)
-            state = replace(state, plan=plan, since_plan=0)
+            planner, cost = self.warm_planner or self.planner, self._cost(state)
+            plan = self._plan(planner, cost, state.belief, state.episodes, state.step, guess)
+            state = self._filled(replace(state, plan=plan, since_plan=0))
         return self._do(state)
 
     @staticmethod
@@ -122,12 +129,45 @@ class Agent:
             beliefs.append(self.model.believe(held, latents, done, self.embodiment))
         return _joined(beliefs).rows(slice(len(seen)))
 
+    def _cost(self, state: AgentState) -> Cost:
+        if state.places is None or state.heights is None:
+            return self.cost
+        return Filled(self.cost, state.places, state.heights)
+
+    @torch.no_grad()
+    def _filled(self, state: AgentState) -> AgentState:
+        """Remember the place of a new plan, raised to what the plan's first step is worth, if that is more."""
+        if not self.places:
+            return state
+        low, high = (torch.tensor(bound).to(state.last_action) for bound in (self.body.low, self.body.high))
+        first = state.plan.actions[:, :1]
+        effort = torch.linalg.vector_norm((first - (low + high) / 2) / ((high - low) / 2), dim=-1)[:, 0].clamp_max(1.0)
+        here = Latent(state.belief.latents.values[:, -1:], state.belief.latents.times[:, -1:])
+        there = Latent(state.plan.imagined.values[:, :1], state.plan.imagined.times[:, :1])
+        cost, worth = self._cost(state), []
+        for index in groups(len(effort), self.together, effort.device):
+            one, rows = cost.rows(index), ((each.values[index], each.times[index]) for each in (here, there))
+            worth.append(torch.stack([one(Latent(*row), first[index]) for row in rows]))
+        now, then = torch.cat(worth, 1)[:, : len(effort)]
+        height = torch.where(now > self.enough, (then + effort - now).clamp_min(0.0), 0.0)[:, None]
+        places, heights = here.values, height
+        if state.places is not None and state.heights is not None:
+            places = torch.cat([state.places, places], 1)[:, -self.places :]
+            heights = torch.cat([state.heights, heights], 1)[:, -self.places :]
+        return replace(state, places=places, heights=heights)
+
     def _plan(
-        self, planner: Planner, belief: Belief, episodes: Sequence[int], step: int, first_guess: Tensor | None
+        self,
+        planner: Planner,
+        cost: Cost,
+        belief: Belief,
+        episodes: Sequence[int],
+        step: int,
+        first_guess: Tensor | None,
     ) -> Plan:
         return planner.plan(
             self.model,
-            self.cost,
+            cost,
             belief,
             horizon=self.horizon,
             low=self.body.low,

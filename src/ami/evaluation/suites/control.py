@@ -151,7 +151,7 @@ class RoomsBenchmark:
         pairs = self.pairs(asking.seed, n)
         played = self.plan(model, pairs, asking)
         seconds = time.perf_counter() - began
-        others = self._baselines(pairs, asking)
+        others = self._baselines(model, pairs, asking)
         log = [_episode(pairs, played, row) for row in range(n)]
         results = tuple(
             Result(
@@ -220,7 +220,7 @@ class RoomsBenchmark:
         far = np.linalg.norm(path - pairs.goal, axis=-1)
         return Played(path, (far <= self.near).any(0), far[-1] <= self.at, far[-1])
 
-    def _baselines(self, pairs: Pairs, asking: Asking) -> Mapping[str, Played]:
+    def _baselines(self, model: WorldModel, pairs: Pairs, asking: Asking) -> Mapping[str, Played]:
         draws = np.stack(
             [self._rng(asking.seed, row, _RANDOM).uniform(-1.0, 1.0, (self.steps, 2)) for row in range(len(pairs))], 1
         )
@@ -242,7 +242,7 @@ class RoomsBenchmark:
             rows = {}
             for name, played in players.items():
                 wins = played.scores()[metric]
-                if name in ("model", "straight-line", "simulator") and inside[: len(wins)].any():
+                if name in ("model", "flat", "straight-line", "simulator") and inside[: len(wins)].any():
                     share = _share(wins[inside[: len(wins)]])
                     rows[name] = {"value": share.value, "low": share.low, "high": share.high}
             if inside.any():

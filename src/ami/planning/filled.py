@@ -1,0 +1,45 @@
+"""Costs with pits that an agent has sat in, and filled up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ami.planning.guardrails import of_plans
+from ami.types import Cost, Latent
+
+_WIDTH = 0.18  # deviations in each number of a latent: so far around a place it is filled up
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A cost, and a hill on each place where it promised more than came of it.
+
+    A learned cost has pits: places that look nearer to the goal than all around them. Who moves downhill stays there.
+    So whenever the best that can be imagined from a place is no better than the place itself, the place is raised to
+    what that is worth: an agent that sits in a pit fills it until it can walk out.
+    Source: learning real-time A* (Korf 1990, section 4), with hills in place of a table of states.
+    """
+
+    cost: Cost
+    places: Float[Tensor, "plans places tokens dim"]
+    heights: Float[Tensor, "plans places"]
+
+    def __call__(self, imagined: Latent, actions: Float[Tensor, "rows horizon action"]) -> Float[Tensor, "rows"]:
+        steps = imagined.values.unflatten(0, (len(self.places), -1)).flatten(3)
+        places = self.places.flatten(2)[:, None, None]
+        near = (steps[:, :, :, None] - places).square().mean(-1) / _WIDTH**2
+        hills = torch.einsum("pcsk,pk->pc", torch.exp(-near / 2), self.heights)
+        return self.cost(imagined, actions) + hills.flatten()
+
+    def rows(self, index: slice | Tensor) -> Filled:
+        """The same for some of the plans, in the order of ``index``."""
+        return replace(
+            self,
+            cost=self.cost.rows(index),
+            places=of_plans(self.places, index),
+            heights=of_plans(self.heights, index),
+        )
