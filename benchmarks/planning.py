@@ -38,6 +38,7 @@ from ami.types import Belief, Embodiment, Latent
 
 HORIZON, SAMPLES, ITERATIONS, ELITES, DIM, STEP, NEAR = 20, 256, 6, 30, 16, 0.12, 0.15
 SHORT = replace(METHODS["icem"], samples=64, elites=8, iterations=3)
+SLOW = replace(METHODS["icem"], samples=128, elites=8, iterations=4, colour=2.0)  # the colour of the peer's iCEM
 SMALL_CALLS = replace(SHORT, iterations=30, shrink=1.0)  # to stop near the deadline
 SETTLE = GradientPlanner(GradientSettings(starts=8, steps=4, rate=0.2, init_std=0.2))
 
@@ -48,6 +49,7 @@ SEARCHES: dict[str, Search] = {
     "mppi 256x6": SamplingPlanner(METHODS["mppi"]),
     "icem 256x6": SamplingPlanner(METHODS["icem"]),
     "icem 128x6": SamplingPlanner(replace(METHODS["icem"], samples=128, elites=10)),
+    "icem 128x4, slow noise": SamplingPlanner(SLOW),
     "icem 64x6": SamplingPlanner(replace(SHORT, iterations=6)),
     "icem 64x3": SamplingPlanner(SHORT),
     "gradient 32x10": GradientPlanner(),
