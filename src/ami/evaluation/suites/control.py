@@ -183,17 +183,7 @@ class RoomsBenchmark:
         def seen(position: np.ndarray, step: int) -> Clip:
             return _clip(pairs.rooms, position, step, None if knows else background)
 
-        path, last, nearest = self.weights
-        agent = Agent(
-            model,
-            EMBODIMENT.name,
-            GoalDistance(_encode(model, seen(pairs.goal, 0)), self.distance, sum=path, last=last, min=nearest),
-            SamplingPlanner(search),
-            SamplingPlanner(replace(search, iterations=self.warm_iterations, fine=self.warm_fine)),
-            horizon=self.horizon,
-            replan_every=self.replan_every,
-            seed=asking.seed,
-        )
+        agent = self._agent(model, _encode(model, seen(pairs.goal, 0)), search, asking.seed)
         state, first, calls = None, None, 0
 
         def choose(position: np.ndarray, step: int) -> np.ndarray:
@@ -206,6 +196,20 @@ class RoomsBenchmark:
 
         played = self.play(pairs, choose)
         return replace(played, imagined=first, model_calls=calls)
+
+    def _agent(self, model: WorldModel, goal: Latent, search: SamplingSettings, seed: int) -> Agent:
+        """Who is asked: it goes where the goal's latent is near."""
+        path, last, nearest = self.weights
+        return Agent(
+            model,
+            EMBODIMENT.name,
+            GoalDistance(goal, self.distance, sum=path, last=last, min=nearest),
+            SamplingPlanner(search),
+            SamplingPlanner(replace(search, iterations=self.warm_iterations, fine=self.warm_fine)),
+            horizon=self.horizon,
+            replan_every=self.replan_every,
+            seed=seed,
+        )
 
     def play(self, pairs: Pairs, choose: Choose) -> Played:
         """Run all episodes side by side, and judge them by the true state."""
