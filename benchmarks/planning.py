@@ -38,6 +38,8 @@ from ami.types import Belief, Embodiment, Latent
 
 HORIZON, SAMPLES, ITERATIONS, ELITES, DIM, STEP, NEAR = 20, 256, 6, 30, 16, 0.12, 0.15
 SHORT = replace(METHODS["icem"], samples=64, elites=8, iterations=3)
+SLOW = replace(METHODS["icem"], samples=128, elites=8, iterations=4, colour=2.0)  # the colour of the peer's iCEM
+SMALL_CALLS = replace(SHORT, iterations=30, shrink=1.0)  # to stop near the deadline
 SETTLE = GradientPlanner(GradientSettings(starts=8, steps=4, rate=0.2, init_std=0.2))
 
 # The peer's own search first (its default number of elites), then cheaper ones of ours, to find equal cost for less.
@@ -47,13 +49,14 @@ SEARCHES: dict[str, Search] = {
     "mppi 256x6": SamplingPlanner(METHODS["mppi"]),
     "icem 256x6": SamplingPlanner(METHODS["icem"]),
     "icem 128x6": SamplingPlanner(replace(METHODS["icem"], samples=128, elites=10)),
+    "icem 128x4, slow noise": SamplingPlanner(SLOW),
     "icem 64x6": SamplingPlanner(replace(SHORT, iterations=6)),
     "icem 64x3": SamplingPlanner(SHORT),
     "gradient 32x10": GradientPlanner(),
     "gradient 32x5": GradientPlanner(GradientSettings(steps=5)),
     "icem 64x3, gradient 8x4": Mixture(SamplingPlanner(SHORT), SETTLE),
-    "icem 256x6, gradient 8x4": Mixture(SamplingPlanner(METHODS["icem"]), SETTLE),
-    **{f"anytime, {ms} ms": Anytime(Mixture(SamplingPlanner(), SETTLE), ms) for ms in (0, 10, 20, 40, 80)},
+    "icem 256x6, gradient 8x4": Mixture(SamplingPlanner(), SETTLE),
+    **{f"anytime, {ms} ms": Anytime(SamplingPlanner(SMALL_CALLS), ms) for ms in (0, 10, 20, 40)},
 }
 # Class and options of stable-worldmodel's solvers, at about equal numbers of candidates.
 PEERS: dict[str, tuple[str, str, dict[str, Any]]] = {
