@@ -90,9 +90,12 @@ def ranked(costs: Float[Tensor, "rows"], excess: Float[Tensor, "rows guardrails"
 
 
 def refusals(
-    guardrails: Sequence[Guardrail], excess: Float[Tensor, "plans guardrails"], reached: Bool[Tensor, "plans"]
+    guardrails: Sequence[Guardrail],
+    excess: Float[Tensor, "plans guardrails"],
+    reachable: Bool[Tensor, "plans"],
+    reached: Bool[Tensor, "plans"],
 ) -> tuple[str, ...]:
-    """``Plan.why`` for the best candidate of each plan: the first guardrail that it breaks, or that it came short."""
-    reasons = [*(f"guardrail: {each.name}" for each in guardrails), "search", ""]
-    refused = torch.cat([excess > 0, ~reached[:, None], torch.ones_like(reached)[:, None]], 1)
-    return tuple(reasons[first] for first in refused.int().argmax(1).tolist())
+    """``Plan.why`` for the best candidate of each plan; of several reasons the first, guardrails in their order."""
+    reasons = ["unreachable", *(f"guardrail: {each.name}" for each in guardrails), "search", ""]
+    refused = [~reachable, *(excess > 0).unbind(1), ~reached, torch.ones_like(reached)]
+    return tuple(reasons[first] for first in torch.stack(refused, 1).int().argmax(1).tolist())

@@ -125,7 +125,7 @@ class _Task:
     def imagine(
         self, candidates: Float[Tensor, "plans samples horizon action"]
     ) -> tuple[Float[Tensor, "plans samples"], _Found]:
-        """The rank of every candidate, and the best of them; a cost that is not finite is the worst."""
+        """The rank of every candidate, and the best of them. A cost that is not finite is the worst."""
         plans, samples, horizon, _ = candidates.shape
         actions = candidates.flatten(0, 1)
         imagined = self.model.predict(self.belief.repeat(samples), actions, horizon)
@@ -134,7 +134,8 @@ class _Task:
             raise ValueError(
                 f"the cost answered {tuple(costs.shape)} for {plans * samples} candidates; one each, please"
             )
-        costs = torch.where(costs.isfinite(), costs, torch.finfo(costs.dtype).max)
+        worst = torch.finfo(costs.dtype).max
+        costs = costs.nan_to_num(nan=worst, posinf=math.inf, neginf=worst)  # infinite: no way to the goal from there
         excess = excesses(self.guardrails, imagined, actions)
         ranks = ranked(costs, excess).view(plans, samples)
         least, which = ranks.min(1)
@@ -148,7 +149,7 @@ class _Task:
         if self.enough is not None:
             end = Latent(found.imagined.values[:, -1:], found.imagined.times[:, -1:])
             reached = self.cost(end, found.actions[:, -1:]) <= self.enough
-        return refusals(self.guardrails, found.excess, reached)
+        return refusals(self.guardrails, found.excess, found.cost < math.inf, reached)
 
 
 @dataclass(frozen=True)
@@ -184,8 +185,8 @@ class SamplingPlanner:
     ) -> Plan:
         """Plan ``horizon`` steps for every row of ``belief``, each with its own generator.
 
-        Raises ``ValueError`` for bounds, generators, a first guess or ``enough`` that do not fit, and where no
-        candidate of a row has a finite cost.
+        A row's goal is unreachable where every candidate's cost is infinite. Raises ``ValueError`` for bounds,
+        generators, a first guess or ``enough`` that do not fit, and where a row's costs are otherwise no numbers.
         """
         values = belief.latents.values
         if len(low) != len(high):
@@ -246,20 +247,20 @@ class SamplingPlanner:
 
     def _answer(self, found: Sequence[_Found], history: Sequence[Tensor], why: Sequence[str], batch: int) -> Plan:
         """One plan from the groups', without the rows that only filled the last group."""
-        worst = torch.cat([group.rank == torch.finfo(group.rank.dtype).max for group in found])[:batch]
-        hopeless = worst.nonzero().flatten().tolist()
-        if hopeless:
-            raise ValueError(
-                f"no imagined future of row {hopeless[0]} has a finite cost and excess; check the model and the belief"
-            )
         imagined = Latent(
             torch.cat([group.imagined.values for group in found])[:batch],
             torch.cat([group.imagined.times for group in found])[:batch],
         )
+        cost, rank = torch.cat([torch.stack([group.cost, group.rank]) for group in found], 1)[:, :batch]
+        # A future that is no numbers may cost infinitely much too, but says nothing about a way.
+        broken = cost.isfinite() | ~imagined.values.flatten(1).isfinite().all(1)
+        broken = (broken & (rank == torch.finfo(rank.dtype).max)).nonzero().flatten().tolist()
+        if broken:
+            raise ValueError(f"no imagined future of row {broken[0]} has a finite cost; check the model and the belief")
         return Plan(
             actions=torch.cat([group.actions for group in found])[:batch],
             imagined=imagined,
-            cost=torch.cat([group.cost for group in found])[:batch],
+            cost=cost,
             history=torch.cat(list(history), 1)[:, :batch],
             model_calls=sum(self.settings.schedule) + 1,
             why=tuple(why[:batch]),
