@@ -147,6 +147,17 @@ def test_a_limit_on_actions_is_obeyed_exactly_and_used_up(method):
     assert (lengths.sum(1) > 0.9 * 0.2 * HORIZON).all()
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_the_search_moves_to_what_is_allowed_where_no_first_candidate_is(method):
+    # Never rest, where the goal is to stay: full speed both ways in every step is 0.35, which nobody draws by chance.
+    goal, hurry = GoalDistance(latent([[0.0, 0.0]] * 4)), Guardrail("hurry", Everywhere(action_length), low=0.33)
+    at_once = plan(replace(METHODS[method], iterations=1), integrator(), goal, torch.zeros(4, 2), guardrails=[hurry])
+    assert at_once.why == ("guardrail: hurry",) * 4
+    found = plan(settled(method), integrator(), goal, torch.zeros(4, 2), guardrails=[hurry])
+    assert found.found.all()
+    assert (found.actions.norm(dim=-1) >= 0.33).all()
+
+
 def test_what_nobody_can_obey_is_no_plan_and_the_search_came_as_near_as_it_could():
     goal = GoalDistance(latent([[0.3, 0.3], [0.3, 0.3]]))
     fast = Guardrail("fast", Everywhere(action_length), low=1.0)

@@ -83,10 +83,14 @@ def ranked(costs: Float[Tensor, "rows"], excess: Float[Tensor, "rows guardrails"
     What is not finite is the worst: the largest number there is. Source: Deb 2000, "An efficient constraint handling
     method for genetic algorithms", section 3.
     """
-    worst, total = torch.finfo(costs.dtype).max, excess.sum(1).to(costs)
+    worst = torch.finfo(costs.dtype).max
+    ranks = torch.where(costs.isfinite(), costs, worst)
+    if not excess.shape[1]:
+        return ranks
+    total = excess.sum(1).to(costs)
     broken = (BEYOND * (1 + total)).clamp_max(worst / 1024)  # the worst itself would overflow in a mean
-    ranks = torch.where(total > 0, broken, costs)
-    return torch.where(costs.isfinite() & total.isfinite(), ranks, worst)
+    broken = torch.where(total.isfinite(), broken, worst)
+    return torch.where(total == 0, ranks, torch.maximum(broken, ranks))
 
 
 def refusals(
