@@ -222,6 +222,7 @@ def test_allowed_comes_before_cheap_and_cheap_before_dear():
     assert ranks.argsort().tolist()[:5] == [2, 0, 4, 3, 1]
     assert (ranks[5:] == torch.finfo(torch.float32).max).all()
     assert torch.equal(ranked(costs[:5], excess[:5, :0]), costs[:5])
+    assert (ranked(torch.tensor([math.nan, math.inf]), torch.ones(2, 1)) == ranks[5]).all()
     huge = ranked(torch.zeros(64), torch.full((64, 1), 1e30))
     assert huge.mean().isfinite()
 
