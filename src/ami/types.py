@@ -284,9 +284,9 @@ class Guardrail:
 class Plan:
     """What a planner answers, for each row of the belief it was asked about.
 
-    Where no plan was found, the rest of the row shows the best that the search came to; it should not be acted on.
-    ``why`` then says ``guardrail: NAME`` (whatever was imagined breaks it), ``search`` (nothing imagined ends at the
-    goal) or ``unreachable`` (there is no way, says who knows more than a search can).
+    Where no plan was found, the rest of the row shows the best that the search came to, which is not to be acted on.
+    ``why`` then says ``unreachable`` (all that was imagined costs infinitely much: no way leads there), ``guardrail:
+    NAME`` (all of it breaks that) or ``search`` (the best of it does not end at the goal).
     """
 
     actions: Float[Tensor, "batch horizon action"]
@@ -294,7 +294,7 @@ class Plan:
     cost: Float[Tensor, "batch"]
     history: Float[Tensor, "iterations batch"]  # the best candidate's cost after each iteration
     model_calls: int  # candidate futures imagined per row
-    why: tuple[str, ...] = ()  # no plan was found, for each row; "" where one was, and () where all were
+    why: tuple[str, ...] = ()  # of each row, why no plan was found; "" where one was, () where all were
 
     @property
     def found(self) -> Bool[Tensor, "batch"]:

@@ -83,16 +83,23 @@ def ranked(costs: Float[Tensor, "rows"], excess: Float[Tensor, "rows guardrails"
     What is not finite is the worst: the largest number there is. Source: Deb 2000, "An efficient constraint handling
     method for genetic algorithms", section 3.
     """
-    worst, total = torch.finfo(costs.dtype).max, excess.sum(1).to(costs)
+    worst = torch.finfo(costs.dtype).max
+    ranks = torch.where(costs.isfinite(), costs, worst)
+    if not excess.shape[1]:
+        return ranks
+    total = excess.sum(1).to(costs)
     broken = (BEYOND * (1 + total)).clamp_max(worst / 1024)  # the worst itself would overflow in a mean
-    ranks = torch.where(total > 0, broken, costs)
-    return torch.where(costs.isfinite() & total.isfinite(), ranks, worst)
+    broken = torch.where(total.isfinite(), broken, worst)
+    return torch.where(total == 0, ranks, torch.maximum(broken, ranks))
 
 
 def refusals(
-    guardrails: Sequence[Guardrail], excess: Float[Tensor, "plans guardrails"], reached: Bool[Tensor, "plans"]
+    guardrails: Sequence[Guardrail],
+    excess: Float[Tensor, "plans guardrails"],
+    reachable: Bool[Tensor, "plans"],
+    reached: Bool[Tensor, "plans"],
 ) -> tuple[str, ...]:
-    """``Plan.why`` for the best candidate of each plan: the first guardrail that it breaks, or that it came short."""
-    reasons = [*(f"guardrail: {each.name}" for each in guardrails), "search", ""]
-    refused = torch.cat([excess > 0, ~reached[:, None], torch.ones_like(reached)[:, None]], 1)
-    return tuple(reasons[first] for first in refused.int().argmax(1).tolist())
+    """``Plan.why`` for the best candidate of each plan; of several reasons the first, guardrails in their order."""
+    reasons = ["unreachable", *(f"guardrail: {each.name}" for each in guardrails), "search", ""]
+    refused = [~reachable, *(excess > 0).unbind(1), ~reached, torch.ones_like(reached)]
+    return tuple(reasons[first] for first in torch.stack(refused, 1).int().argmax(1).tolist())

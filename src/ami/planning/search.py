@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -69,7 +70,8 @@ class Task:
             raise ValueError(
                 f"the cost answered {tuple(costs.shape)} for {plans * samples} candidates; one each, please"
             )
-        costs = torch.where(costs.isfinite(), costs, torch.finfo(costs.dtype).max)
+        worst = torch.finfo(costs.dtype).max
+        costs = costs.nan_to_num(nan=worst, posinf=math.inf, neginf=worst)  # infinite: no way to the goal from there
         excess = excesses(self.guardrails, imagined, actions)
         ranks = ranked(costs, excess).view(plans, samples)
         with torch.no_grad():  # who follows a gradient follows that of the ranks
@@ -84,7 +86,7 @@ class Task:
         if self.enough is not None:
             end = Latent(found.imagined.values[:, -1:], found.imagined.times[:, -1:])
             reached = self.cost(end, found.actions[:, -1:]) <= self.enough
-        return refusals(self.guardrails, found.excess, reached)
+        return refusals(self.guardrails, found.excess, found.cost < math.inf, reached)
 
 
 class Search(ABC):
@@ -203,21 +205,23 @@ def _answer(
 
     A group whose search ended early keeps its last cost in the history until the longest has ended.
     """
-    worst = torch.cat([group.rank == torch.finfo(group.rank.dtype).max for group in found])[:batch]
-    hopeless = worst.nonzero().flatten().tolist()
-    if hopeless:
-        raise ValueError(
-            f"no imagined future of row {hopeless[0]} has a finite cost and excess; check the model and the belief"
-        )
     imagined = Latent(
         torch.cat([group.imagined.values for group in found])[:batch],
         torch.cat([group.imagined.times for group in found])[:batch],
     )
+    cost, rank = torch.cat([torch.stack([group.cost, group.rank]) for group in found], 1)[:, :batch]
+    # A future that is no numbers may cost infinitely much too, but says nothing about a way.
+    broken = cost.isfinite() | ~imagined.values.flatten(1).isfinite().all(1)
+    broken = (broken & (rank == torch.finfo(rank.dtype).max)).nonzero().flatten().tolist()
+    if broken:
+        raise ValueError(
+            f"no imagined future of row {broken[0]} has a finite cost and excess; check the model and the belief"
+        )
     iterations = torch.arange(max(len(costs) for costs in history))
     return Plan(
         actions=torch.cat([group.actions for group in found])[:batch],
         imagined=imagined,
-        cost=torch.cat([group.cost for group in found])[:batch],
+        cost=cost,
         history=torch.cat([costs[iterations.clamp_max(len(costs) - 1)] for costs in history], 1)[:, :batch],
         model_calls=max(group.among for group in found),
         why=tuple(why[:batch]),
