@@ -22,6 +22,9 @@ WORLDS = {
     "two-rooms/wall": "the same; wall and door are somewhere else in each episode",
     ALL: "the three families in equal shares, in one store",
     "drawn-films": "movers over a textured background; the camera pans in half of the films, nobody acts",
+    "push-t": "a pusher and a T-shaped block on a table, seen from above (needs the extra 'worlds', as all below)",
+    "reacher": "an arm of two joints, seen from above",
+    "point-maze": "a ball in a maze, seen from above",
     "gym:ID": "any Gymnasium environment with pixels, by its id, acting at random",
 }
 _TOGETHER = 60  # episodes that are held in memory at once
