@@ -25,6 +25,8 @@ WORLDS = {
     "push-t": "a pusher and a T-shaped block on a table, seen from above (needs the extra 'worlds', as all below)",
     "reacher": "an arm of two joints, seen from above",
     "point-maze": "a ball in a maze, seen from above",
+    "cube": "a robot arm that moves a cube about a table, with a camera in front of it",
+    "first-person-rooms": "four rooms seen by who walks in them, with depth and pose",
     "gym:ID": "any Gymnasium environment with pixels, by its id, acting at random",
 }
 _TOGETHER = 60  # episodes that are held in memory at once

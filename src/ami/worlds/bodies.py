@@ -1,4 +1,4 @@
-"""Worlds that MuJoCo simulates: PointMaze of ``ogbench`` and the Reacher of ``dm_control``."""
+"""Worlds that MuJoCo simulates: what they share, PointMaze of ``ogbench`` and the Reacher of ``dm_control``."""
 
 from __future__ import annotations
 
@@ -19,33 +19,40 @@ class Body(Task):
     """A MuJoCo model whose state is its joints' positions and velocities. Subclasses open it and act in it."""
 
     camera: Any = -1  # a number, a name or an MjvCamera
+    controls: ClassVar[bool] = False  # whether what its motors are told is part of the state too
 
     def __init__(self, model: Any, data: Any) -> None:
-        self._mujoco = _mujoco(self.name)
+        self._mujoco = mujoco_for(self.name)
         self.model, self.data = model, data
         self._renderer: Any = None
 
     @property
     def truth(self) -> tuple[str, ...]:
-        """Positions as MuJoCo counts them, then velocities."""
-        return (*(f"qpos_{i}" for i in range(self.model.nq)), *(f"qvel_{i}" for i in range(self.model.nv)))
+        """Positions as MuJoCo counts them, then velocities, then controls."""
+        sizes = {"qpos": self.model.nq, "qvel": self.model.nv, "ctrl": self.model.nu if self.controls else 0}
+        return tuple(f"{what}_{i}" for what, size in sizes.items() for i in range(size))
 
     @abstractmethod
     def do(self, action: Float[np.ndarray, "action"]) -> None:
         """One environment step from where the simulator is."""
 
+    def read(self) -> State:
+        """The state that the simulator is in."""
+        held = [self.data.qpos, self.data.qvel, self.data.ctrl]
+        return np.concatenate(held if self.controls else held[:2])
+
     def step(self, state: State, action: Float[np.ndarray, "action"]) -> Float[np.ndarray, "repeat truth"]:
         """The action, held."""
-        self._restore(state)
+        self.restore(state)
         passed = []
         for _ in range(REPEAT):
             self.do(np.asarray(action, float))
-            passed.append(np.concatenate([self.data.qpos, self.data.qvel]))
+            passed.append(self.read())
         return np.stack(passed)
 
     def render(self, state: State) -> UInt8[np.ndarray, "64 64 3"]:
         """Drawn at twice the size: MuJoCo's own smoothing of edges and its shadows cost 20 to 40 ms without a GPU."""
-        self._restore(state)
+        self.restore(state)
         self.model.vis.quality.offsamples = 0
         if self._renderer is None:
             self._renderer = self._mujoco.Renderer(self.model, 2 * SIZE, 2 * SIZE)
@@ -58,10 +65,13 @@ class Body(Task):
         self._renderer.update_scene(self.data, camera=self.camera)
         return fitted(self._renderer.render(), SIZE)
 
-    def _restore(self, state: State) -> None:
+    def restore(self, state: State) -> None:
         """All else is reset too: a solver that starts warm would remember what was simulated before."""
         self._mujoco.mj_resetData(self.model, self.data)
-        self.data.qpos[:], self.data.qvel[:] = np.split(np.asarray(state, float), [self.model.nq])
+        parts = np.split(np.asarray(state, float), np.cumsum([self.model.nq, self.model.nv]))
+        self.data.qpos[:], self.data.qvel[:] = parts[:2]
+        if self.controls:
+            self.data.ctrl[:] = parts[2]
         self._mujoco.mj_forward(self.model, self.data)
 
 
@@ -79,7 +89,7 @@ class PointMaze(Body):
     pace: ClassVar[float] = 0.2 * REPEAT  # metres in a model step, in x and in y
 
     def __init__(self) -> None:
-        _mujoco(self.name)
+        mujoco_for(self.name)
         made = needed("ogbench.locomaze.maze", self.name).make_maze_env("point", "maze", maze_type="medium")
         super().__init__(made.model, made.data)
         self._env, self.camera = made, made.custom_camera
@@ -141,7 +151,7 @@ class Reacher(Body):
     camera = "fixed"
 
     def __init__(self) -> None:
-        mujoco = _mujoco(self.name)
+        mujoco = mujoco_for(self.name)
         described, assets = needed("dm_control.suite.reacher", self.name).get_model_and_assets()
         model = mujoco.MjModel.from_xml_string(described, assets)
         super().__init__(model, mujoco.MjData(model))
@@ -185,7 +195,7 @@ class Reacher(Body):
         return act
 
 
-def _mujoco(world: str) -> Any:
+def mujoco_for(world: str) -> Any:
     """MuJoCo, drawing without a screen unless somebody chose otherwise; it reads that when it is first imported."""
     os.environ.setdefault("MUJOCO_GL", "egl")
     return needed("mujoco", world)

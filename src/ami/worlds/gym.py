@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 
 from ami.data.episodes import Episode
 from ami.types import Embodiment
-from ami.worlds import films, rooms, rooms_env, task
+from ami.worlds import films, first_person, rooms, rooms_env, task
 from ami.worlds.pictures import fitted
 from ami.worlds.tasks import TASKS
 
@@ -190,6 +190,10 @@ def _record_films(episodes: int, steps: int, seed: int) -> Recording:
     return Recording(films.EMBODIMENT, films.collect(episodes, steps, seed), films.TRUTH)
 
 
+def _record_first_person(episodes: int, steps: int, seed: int) -> Recording:
+    return Recording(first_person.EMBODIMENT, first_person.collect(episodes, steps, seed), first_person.TRUTH)
+
+
 def _task(name: str) -> Callable[[int, int, int], Recording]:
     def record_task(episodes: int, steps: int, seed: int) -> Recording:
         opened = TASKS[name]()
@@ -203,6 +207,7 @@ WORLDS: Mapping[str, Callable[[int, int, int], Recording]] = {
     **{f"two-rooms/{family}": _rooms(family) for family in rooms.FAMILIES},
     "drawn-films": _record_films,
     **{name: _task(name) for name in TASKS},
+    first_person.NAME: _record_first_person,
 }
 
 

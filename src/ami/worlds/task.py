@@ -34,7 +34,6 @@ class Task(ABC):
     low: ClassVar[tuple[float, ...]]
     high: ClassVar[tuple[float, ...]]
     success: ClassVar[str]  # when a state counts as the goal, in words
-    plannable: ClassVar[bool] = True  # whether the simulator is quick enough to be searched in
 
     @classmethod
     def body(cls) -> Embodiment:

@@ -215,7 +215,7 @@ class TaskBenchmark:
         fewer = pairs.first(asking.baseline_n or len(pairs))
         if asking.untrained is not None:
             played["untrained"] = self.plan(asking.untrained, fewer, asking, "untrained")
-        if self.simulated and task.plannable:
+        if self.simulated:
             some = pairs.first(min(self.simulated, len(fewer)))
             played["simulator"] = self.plan(TaskSimulator(task).eval(), some, asking, "simulator")
         return played
@@ -281,14 +281,15 @@ def _asked(world: str, label: str, ahead: tuple[int, int], **pinned: Any) -> Tas
     return TaskBenchmark(world, label, ahead, TASKS[world].success, **pinned)
 
 
-def _suite(world: str, *more: tuple[Benchmark, int]) -> Suite:
+def _suite(world: str, *more: tuple[Benchmark, int], simulated: int = 8) -> Suite:
     bins = (5.0, 30.0, 60.0, 90.0, 120.0, 151.0)
     far = _asked(world, "distance", (5, 150), bins=bins, simulated=0)
-    return Suite(world, ((_asked(world, "lewm", (25, 25)), 200), (far, 200), *more))
+    return Suite(world, ((_asked(world, "lewm", (25, 25), simulated=simulated), 200), (far, 200), *more))
 
 
 SUITES: tuple[Suite, ...] = (
     _suite("push-t"),
     _suite("reacher"),
     _suite("point-maze", (_asked("point-maze", "distance-100", (100, 100)), 200)),
+    _suite("cube", simulated=4),
 )
