@@ -15,6 +15,7 @@ from ami.worlds.task import REPEAT, SIZE, needed
 
 NAME = "first-person-rooms"
 FORWARD, TURN = 0.15, 6.0  # metres and degrees in an environment step, at most
+_FAR = 50.0  # metres: beyond is the sky, through a crack between walls, whose depth is unknown
 EMBODIMENT = Embodiment(NAME, step_seconds=REPEAT * 0.1, low=(-1.0, -1.0), high=(1.0, 1.0))
 TRUTH = ("x", "z", "heading", "box_x", "box_z")  # metres in the world, y up; radians from x towards -z
 
@@ -64,10 +65,10 @@ def _walk(env: Any, steps: int, key: tuple[int, int], source: str) -> Episode:
 
 def _look(env: Any) -> dict[str, np.ndarray]:
     """What is seen from here, and the truth about it."""
-    agent = env.agent
+    agent, depth = env.agent, env.render_depth()[..., 0]
     return {
         "video": env.render_obs(),
-        "depth": env.render_depth()[..., 0],
+        "depth": np.where(depth < _FAR, depth, 0.0),
         "pose": _pose(np.asarray(agent.cam_pos, float), float(agent.dir)),
         "truth": np.array([agent.pos[0], agent.pos[2], agent.dir, env.box.pos[0], env.box.pos[2]]),
     }
