@@ -214,7 +214,7 @@ def _distances(results: Sequence[Result], series: dict[str, int]) -> str:
         charts.append(f"<figure class=card><figcaption>{caption}</figcaption>{drawn}</figure>")
     body = f'{_legend(series, seen)}<div class="cards">{"".join(charts)}</div>'
     return (
-        _section("Further is harder", body, "Success by the length of the shortest way to the goal.") if charts else ""
+        _section("Further is harder", body, "Success by the distance to the goal.") if charts else ""
     )
 
 

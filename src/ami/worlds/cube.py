@@ -19,7 +19,7 @@ class Cube(Body):
     """The single cube of OGBench (Park et al. 2025); metres and radians.
 
     An action moves the gripper (x, y, z, yaw) and opens (-1) or closes (1) it, from where it is at each environment
-    step. ``success`` is OGBench's, which LeWM takes over: the cube's position counts alone, not the arm's. What the
+    step. ``success`` is OGBench's: the cube's position counts alone, not the arm's. What the
     motors are told is part of the state, for it decides how firmly the cube is held.
     """
 

@@ -14,7 +14,7 @@ from ami.data.episodes import Episode
 from ami.types import Embodiment
 
 SIZE = 64  # px on a side of a picture
-REPEAT = 5  # environment steps in a model step, as LeWM's frameskip (Maes et al. 2026)
+REPEAT = 5  # environment steps in a model step, as LeWM's frameskip
 
 State = Float[np.ndarray, "truth"]
 Act = Callable[[State], Float[np.ndarray, "action"]]  # what somebody does, from the state that he is in
