@@ -200,6 +200,7 @@ def test_the_same_planner_on_the_true_simulator_reaches_goals(opened) -> None:
     task = opened("reacher")
     asked = next(each for each, _ in SUITES["reacher"].asked if each.name == "reacher/lewm")
     assert isinstance(asked, TaskBenchmark)
+    asked = replace(asked, simulator_samples=32)
     pairs = asked.pairs(task, 0, 4)
     assert asked.plan(TaskSimulator(task).eval(), pairs, Asking()).reached.mean() >= 0.75
     fled = replace(asked, weights=(-1.0, -5.0, -1.0))
@@ -273,7 +274,7 @@ def test_a_model_that_sees_only_pictures_is_asked_beside_all_baselines(opened) -
     task = opened("point-maze")
     asked = next(each for each, _ in SUITES["point-maze"].asked if each.name == "point-maze/lewm")
     assert isinstance(asked, TaskBenchmark)
-    answer = replace(asked, simulated=1).run(Ball(task).eval(), 5, Asking(seed=1, strips=2))
+    answer = replace(asked, simulated=1, simulator_samples=16).run(Ball(task).eval(), 5, Asking(seed=1, strips=2))
     ever, end = answer.results
     assert (ever.benchmark, ever.metric, end.metric) == ("point-maze/lewm", "success_ever", "success_end")
     assert ever.value >= 0.6

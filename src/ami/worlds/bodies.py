@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import weakref
 from abc import abstractmethod
 from typing import Any, ClassVar
@@ -53,8 +54,8 @@ class Body(Task):
     def render(self, state: State) -> UInt8[np.ndarray, "64 64 3"]:
         """Drawn at twice the size: MuJoCo's own smoothing of edges and its shadows cost 20 to 40 ms without a GPU."""
         self.restore(state)
-        self.model.vis.quality.offsamples = 0
         if self._renderer is None:
+            self.model.vis.quality.offsamples = 0
             self._renderer = self._mujoco.Renderer(self.model, 2 * SIZE, 2 * SIZE)
             # Closed with the task, or when Python ends, before MuJoCo lets go of the display that closing needs.
             closing = weakref.finalize(self, self._renderer.close)
@@ -197,5 +198,6 @@ class Reacher(Body):
 
 def mujoco_for(world: str) -> Any:
     """MuJoCo, drawing without a screen unless somebody chose otherwise; it reads that when it is first imported."""
-    os.environ.setdefault("MUJOCO_GL", "egl")
+    if sys.platform == "linux":
+        os.environ.setdefault("MUJOCO_GL", "egl")
     return needed("mujoco", world)
