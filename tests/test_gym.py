@@ -9,6 +9,7 @@ from gymnasium import spaces
 
 from ami.types import Embodiment
 from ami.worlds.gym import WORLDS, collect, make, record, to_action
+from ami.worlds.tasks import TASKS
 
 
 class Dial(gymnasium.Env):
@@ -125,7 +126,14 @@ def test_worlds_have_names() -> None:
     recording = record("two-rooms/door", 2, 5, 0)
     assert recording.truth_names == ("agent_x", "agent_y", "wall_x", "door_y")
     assert len(recording.episodes) == 2
-    assert set(WORLDS) == {"two-rooms/fixed", "two-rooms/door", "two-rooms/wall", "drawn-films"}
+    assert set(WORLDS) == {
+        "two-rooms/fixed",
+        "two-rooms/door",
+        "two-rooms/wall",
+        "drawn-films",
+        "first-person-rooms",
+        *TASKS,
+    }
     films = record("drawn-films", 2, 4, 0)
     assert (films.embodiment.action_dim, len(films.episodes)) == (0, 2)
     assert len(films.truth_names) == films.episodes[0].truth.shape[1]

@@ -100,7 +100,7 @@ def test_pairs_are_fresh() -> None:
         trained = np.concatenate([episode.truth for episode in tr.collect("wall", 30, 2, seed)])[:, 3]
         assert not set(trained) & set(np.float32(pairs.rooms.door))
     near = replace(benchmark, bins=(9.0, 120.0))
-    assert near._by_distance(pairs, "success_ever", {"model": _walk(near, pairs, (0, 0))})[0]["n"] == 30
+    assert near._distances(pairs).told("success_ever", {"model": _walk(near, pairs, (0, 0))})[0]["n"] == 30
 
 
 def test_success_is_judged_after_every_environment_step() -> None:

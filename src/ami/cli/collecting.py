@@ -15,13 +15,21 @@ from ami.data.episodes import Store
 from ami.worlds import gym, rooms
 
 COLLECTED = "collected.json"  # in a store's folder: how it was recorded, and the CPU-seconds that it took
-ALL = "two-rooms/all"
+ALL, MIXED = "two-rooms/all", "two-rooms/mixed"
+_FAMILIES = {ALL: rooms.FAMILIES, MIXED: ("wall", "door", "wall", "fixed", "wall", rooms.SEALED)}
 WORLDS = {
     "two-rooms/fixed": "two rooms seen from above; the wall and its door stand in the middle",
     "two-rooms/door": "the same; the door is somewhere else in each episode",
     "two-rooms/wall": "the same; wall and door are somewhere else in each episode",
-    ALL: "the three families in equal shares, in one store",
+    f"two-rooms/{rooms.SEALED}": "the same; the wall is somewhere else in each episode and has no door",
+    ALL: "fixed, door and wall in equal shares, in one store",
+    MIXED: "half of it wall, the other half door, fixed and sealed",
     "drawn-films": "movers over a textured background; the camera pans in half of the films, nobody acts",
+    "push-t": "a pusher and a T-shaped block on a table, seen from above (needs the extra 'worlds', as all below)",
+    "reacher": "an arm of two joints, seen from above",
+    "point-maze": "a ball in a maze, seen from above",
+    "cube": "a robot arm that moves a cube about a table, with a camera in front of it",
+    "first-person-rooms": "four rooms seen by who walks in them, with depth and pose",
     "gym:ID": "any Gymnasium environment with pixels, by its id, acting at random",
 }
 _TOGETHER = 60  # episodes that are held in memory at once
@@ -31,30 +39,30 @@ _SEEDS = 10_000  # at most so many such groups to a seed, so that no two seeds s
 def collect(world: str, out: Path, episodes: int, steps: int, seed: int, bars: Bars) -> Store:
     """Record episodes into a new store at ``out``, which appears when all are there.
 
-    ``two-rooms/all`` takes its families in turn, so that every stretch of the store holds all of them. A few episodes
+    A mixture takes its families in turn, so that every stretch of the store holds all of them. A few episodes
     are recorded at a time, each time from a seed of its own: what a seed gives does not depend on the machine.
     """
     refuse_used(out)
-    names = [f"two-rooms/{family}" for family in rooms.FAMILIES] if world == ALL else [world]
+    names = [f"two-rooms/{family}" for family in _FAMILIES[world]] if world in _FAMILIES else [world]
     if episodes < len(names) or steps < 2 or seed < 0:
         raise ValueError(
             f"{episodes} episodes of {steps} steps from seed {seed} were asked for; at least {len(names)} of 2 steps "
             f"from seed 0 can be recorded"
         )
-    left = {name: (episodes + place) // len(names) for place, name in enumerate(names)}
+    left = [(episodes + place) // len(names) for place in range(len(names))]
     began, staging = time.process_time(), out.with_name(f".{out.name}.{os.getpid()}.part")
     store: Store | None = None
     try:
         for group in range(_SEEDS):
-            name = names[group % len(names)]
-            count = min(_TOGETHER, left[name])
-            left[name] -= count
+            place = group % len(names)
+            count = min(_TOGETHER, left[place])
+            left[place] -= count
             if count:
-                recorded = gym.record(name, count, steps, seed * _SEEDS + group)
+                recorded = gym.record(names[place], count, steps, seed * _SEEDS + group)
                 store = store or Store.create(staging, recorded.embodiment, recorded.truth_names)
                 store.append(recorded.episodes)
-                bars.tell(f"collecting {world}", episodes - sum(left.values()), episodes)
-            if not any(left.values()):
+                bars.tell(f"collecting {world}", episodes - sum(left), episodes)
+            if not any(left):
                 break
         else:
             raise ValueError(f"{episodes} episodes are too many for one store; collect several, each with its seed")

@@ -98,7 +98,7 @@ def axis(ends: tuple[float, float], unit: str) -> str:
 
 
 def by_distance(bins: Sequence[Mapping[str, Any]], unit: str, series: Mapping[str, int], title: str) -> str:
-    """Success by the length of the shortest way; one line with whiskers per row of the bins."""
+    """Success by the distance to the goal; one line with whiskers per row of the bins."""
     factor = PERCENT.get(unit, 1.0)
     figure = Figure(figsize=(4.8, 2.9), layout="constrained")
     axes = figure.subplots()
@@ -119,7 +119,7 @@ def by_distance(bins: Sequence[Mapping[str, Any]], unit: str, series: Mapping[st
     labels = [f"{held['low']:g}–{held['high']:g}" for held in bins]
     axes.set_xticks(range(len(bins)), [f"{label}\nn = {held['n']}" for label, held in zip(labels, bins, strict=True)])
     axes.set_xlim(-0.5, len(bins) - 0.5)
-    axes.set_xlabel(f"shortest way to the goal, {bins[0]['unit']}", color=PAINT["soft"], fontsize=9)
+    axes.set_xlabel(f"distance to the goal, {bins[0]['unit']}", color=PAINT["soft"], fontsize=9)
     if unit in PERCENT:
         axes.set_ylim(-3, 103)
         axes.set_yticks([0, 25, 50, 75, 100], ["0", "25", "50", "75", "100 %"])

@@ -1,32 +1,28 @@
-"""The true simulator as a world model: what the same planner reaches when nothing is left to learn."""
+"""True simulators as world models: what the same planner reaches when nothing is left to learn."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ami.planning.costs import GoalDistance
 from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
 from ami.worlds.rooms import EMBODIMENT, Rooms
+from ami.worlds.task import Task
 
 
-class RoomsSimulator(WorldModel):
-    """Two Rooms itself. Its latent is the truth, one token (agent x, agent y, wall x, door y) in px.
-
-    The one model that may read ``Clip.truth``. Every row carries its own layout, and a goal is encoded with the
-    layout of its row, so a distance between latents is the distance between places.
-    """
-
-    embodiments: Mapping[str, Embodiment] = {EMBODIMENT.name: EMBODIMENT}
-    latent_shape = (1, 4)
+class _Simulator(WorldModel):
+    """The one kind of model that may read ``Clip.truth``: its latent is the state, as one token."""
 
     def encode(self, clip: Clip) -> Latent:
         """Read the truth. ``ValueError`` where none was recorded."""
-        if clip.truth is None or clip.truth.shape[-1] != 4:
-            raise ValueError("this clip holds no true state of Two Rooms, which is all that the simulator can read")
+        if clip.truth is None or clip.truth.shape[-1] != self.latent_shape[1]:
+            raise ValueError("this clip holds no true state of its world, which is all that the simulator can read")
         return Latent(clip.truth[:, :, None, :], clip.times)
 
     def believe(
@@ -38,7 +34,25 @@ class RoomsSimulator(WorldModel):
     ) -> Belief:
         """Only the last state matters: the world has no hidden past."""
         last = Latent(seen.values[:, -1:], seen.times[:, -1:])
-        return Belief(belief.embodiment if belief else embodiment or EMBODIMENT.name, last)
+        return Belief(belief.embodiment if belief else embodiment or next(iter(self.embodiments)), last)
+
+    def energy(
+        self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, future: Latent
+    ) -> Float[Tensor, "batch horizon"]:
+        """Squared distance between what is claimed and what happens, in the units of the state."""
+        true = self.predict(belief, actions, future.steps)
+        return (future.values - true.values).square().sum((-1, -2))
+
+
+class RoomsSimulator(_Simulator):
+    """Two Rooms itself. Its latent is the truth, one token (agent x, agent y, wall x, door y) in px.
+
+    Every row carries its own layout, and a goal is encoded with the layout of its row, so a distance between latents
+    is the distance between places.
+    """
+
+    embodiments: Mapping[str, Embodiment] = {EMBODIMENT.name: EMBODIMENT}
+    latent_shape = (1, 4)
 
     def predict(self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, horizon: int) -> Latent:
         """Run the world forward, one model step for each action."""
@@ -55,9 +69,45 @@ class RoomsSimulator(WorldModel):
         ticks = torch.arange(1, horizon + 1).to(belief.latents.times) * EMBODIMENT.step_seconds
         return Latent(torch.cat([places, layout], -1)[:, :, None], belief.latents.times[:, -1:] + ticks)
 
-    def energy(
-        self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, future: Latent
-    ) -> Float[Tensor, "batch horizon"]:
-        """Squared distance in px between what is claimed and what happens."""
-        true = self.predict(belief, actions, future.steps)
-        return (future.values - true.values).square().sum((-1, -2))
+
+class TaskSimulator(_Simulator):
+    """The simulator of a task, which is put into each row's state and run from there, one row after another."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.task = task
+        self.embodiments = {task.name: task.body()}
+        self.latent_shape = (1, len(task.truth))
+
+    def predict(self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, horizon: int) -> Latent:
+        """Run the world forward, one model step for each action."""
+        if actions is None:
+            raise ValueError(f"nothing happens in {self.task.name} by itself; give the simulator actions")
+        held, passed = belief.latents, []
+        for state, row in zip(held.values[:, -1, 0].numpy(force=True), actions.numpy(force=True), strict=True):
+            states = [state]
+            for action in row:
+                states.append(self.task.step(states[-1], action)[-1])
+            passed.append(np.stack(states[1:]))
+        ticks = torch.arange(1, horizon + 1).to(held.times) * self.task.body().step_seconds
+        return Latent(torch.from_numpy(np.stack(passed)).to(held.values)[:, :, None], held.times[:, -1:] + ticks)
+
+
+@dataclass(frozen=True)
+class PlaceDistance:
+    """``GoalDistance`` between what a task asks for of two states, in units of its tolerances, not between states."""
+
+    goal: GoalDistance  # of states
+    task: Task
+
+    def __call__(self, imagined: Latent, actions: Float[Tensor, "rows horizon action"]) -> Float[Tensor, "rows"]:
+        asked = replace(self.goal, goal=self._places(self.goal.goal))
+        return asked(self._places(imagined), actions)
+
+    def rows(self, index: slice | Tensor) -> PlaceDistance:
+        """The goals of some of the plans, in the order of ``index``."""
+        return replace(self, goal=self.goal.rows(index))
+
+    def _places(self, states: Latent) -> Latent:
+        places = self.task.place(states.values[:, :, 0].numpy(force=True))
+        return Latent(torch.from_numpy(places).to(states.values), states.times)

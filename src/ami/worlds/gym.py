@@ -11,11 +11,12 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from jaxtyping import Float, UInt8
-from PIL import Image
 
 from ami.data.episodes import Episode
 from ami.types import Embodiment
-from ami.worlds import films, rooms, rooms_env
+from ami.worlds import films, first_person, rooms, rooms_env, task
+from ami.worlds.pictures import fitted
+from ami.worlds.tasks import TASKS
 
 FPS = 30.0  # of an environment whose metadata do not say "render_fps"
 PREFIX = "gym:"
@@ -175,11 +176,7 @@ def _picture(env: gymnasium.Env, observation: Any, size: int) -> UInt8[np.ndarra
         shown = observation[key] if key else observation
     if not isinstance(shown, np.ndarray) or shown.ndim != 3:
         raise ValueError(f"{env} shows no picture; make it with render_mode='rgb_array'")
-    if shown.shape[2] == 1:
-        shown = shown.repeat(3, axis=2)
-    if shown.shape[:2] != (size, size):
-        shown = np.asarray(Image.fromarray(shown[..., :3]).resize((size, size), Image.Resampling.BOX))
-    return np.ascontiguousarray(shown[..., :3], np.uint8)
+    return fitted(shown, size)
 
 
 def _rooms(family: str) -> Callable[[int, int, int], Recording]:
@@ -193,10 +190,24 @@ def _record_films(episodes: int, steps: int, seed: int) -> Recording:
     return Recording(films.EMBODIMENT, films.collect(episodes, steps, seed), films.TRUTH)
 
 
+def _record_first_person(episodes: int, steps: int, seed: int) -> Recording:
+    return Recording(first_person.EMBODIMENT, first_person.collect(episodes, steps, seed), first_person.TRUTH)
+
+
+def _task(name: str) -> Callable[[int, int, int], Recording]:
+    def record_task(episodes: int, steps: int, seed: int) -> Recording:
+        opened = TASKS[name]()
+        return Recording(opened.body(), task.collect(opened, episodes, steps, seed), opened.truth)
+
+    return record_task
+
+
 # Name to how it is recorded, from (episodes, steps, seed). Any "gym:ID" is a world too.
 WORLDS: Mapping[str, Callable[[int, int, int], Recording]] = {
-    **{f"two-rooms/{family}": _rooms(family) for family in rooms.FAMILIES},
+    **{f"two-rooms/{family}": _rooms(family) for family in (*rooms.FAMILIES, rooms.SEALED)},
     "drawn-films": _record_films,
+    **{name: _task(name) for name in TASKS},
+    first_person.NAME: _record_first_person,
 }
 
 

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from ami.agent import Agent
+from ami.agent import Agent, perceive
 from ami.evaluation.benchmark import Answer, Asking, Benchmark, Suite
 from ami.evaluation.report import Strip
 from ami.evaluation.simulator import RoomsSimulator
-from ami.evaluation.statistics import wilson
+from ami.evaluation.suites.reaching import Distances, results, telling
 from ami.planning.costs import GoalDistance
 from ami.planning.sampling import SamplingPlanner, SamplingSettings
-from ami.types import Clip, Interval, Latent, Result, WorldModel
+from ami.types import Clip, Latent, WorldModel
 from ami.worlds.rooms import EMBODIMENT, FAMILIES, REPEAT, SPEED, Rooms, draw_agent, sample_pairs
 
 # Evaluation draws from keys (this, family, seed, row, ...); collecting draws from a bare seed, so they never meet.
@@ -153,25 +153,9 @@ class RoomsBenchmark:
         seconds = time.perf_counter() - began
         others = self._baselines(model, pairs, asking)
         log = [_episode(pairs, played, row) for row in range(n)]
-        results = tuple(
-            Result(
-                benchmark=self.name,
-                metric=metric,
-                value=(interval := _share(wins)).value,
-                low=interval.low,
-                high=interval.high,
-                n=n,
-                unit="share",
-                seeds=(asking.seed,),
-                interval="Wilson 95 %",
-                baselines={name: _share(other.scores()[metric]) for name, other in others.items()},
-                seconds=seconds,
-                model_calls=played.model_calls,
-                details={"by_distance": self._by_distance(pairs, metric, {"model": played, **others}), "episodes": log},
-            )
-            for metric, wins in played.scores().items()
-        )
-        return Answer(results, self._strips(pairs, played, asking))
+        attempts = {"model": played, **others}
+        found = results(self.name, attempts, self._distances(pairs), log, seed=asking.seed, seconds=seconds)
+        return Answer(found, self._strips(pairs, played, asking))
 
     def plan(self, model: WorldModel, pairs: Pairs, asking: Asking, what: str = "model") -> Played:
         """Let ``model`` find its ways by planning; the simulator is shown the truth, any other model the pictures."""
@@ -183,7 +167,7 @@ class RoomsBenchmark:
         def seen(position: np.ndarray, step: int) -> Clip:
             return _clip(pairs.rooms, position, step, None if knows else background)
 
-        agent = self._agent(model, _encode(model, seen(pairs.goal, 0)), search, asking.seed)
+        agent = self._agent(model, perceive(model, seen(pairs.goal, 0)), search, asking.seed)
         state, first, calls = None, None, 0
 
         def choose(position: np.ndarray, step: int) -> np.ndarray:
@@ -235,24 +219,11 @@ class RoomsBenchmark:
         played["simulator"] = self.plan(RoomsSimulator().eval(), fewer, asking, "simulator")
         return played
 
-    def _by_distance(self, pairs: Pairs, metric: str, players: Mapping[str, Played]) -> list[dict[str, Any]]:
-        found = []
-        for low, high in zip(self.bins[:-1], self.bins[1:], strict=True):
-            inside = (pairs.distance >= low) & (pairs.distance < high)
-            rows = {}
-            for name, played in players.items():
-                wins = played.scores()[metric]
-                if name in ("model", "flat", "straight-line", "simulator") and inside[: len(wins)].any():
-                    share = _share(wins[inside[: len(wins)]])
-                    rows[name] = {"value": share.value, "low": share.low, "high": share.high}
-            if inside.any():
-                found.append({"low": low, "high": high, "unit": "px", "n": int(inside.sum()), "rows": rows})
-        return found
+    def _distances(self, pairs: Pairs) -> Distances:
+        return Distances(pairs.distance, self.bins, "px", ("model", "flat", "straight-line", "simulator"))
 
     def _strips(self, pairs: Pairs, played: Played, asking: Asking) -> tuple[Strip, ...]:
-        """One that arrived, one that did not, the farthest goal, and then simply the first ones."""
-        wanted = [*np.flatnonzero(played.ended)[:1], *np.flatnonzero(~played.reached)[:1], pairs.distance.argmax()]
-        rows = list(dict.fromkeys(int(row) for row in (*wanted, *range(len(pairs)))))[: asking.strips]
+        rows = telling(played.reached, played.ended, pairs.distance, asking.strips)
         moments = np.unique(np.linspace(1, min(self.horizon, self.steps), 8).round().astype(int))
         strips = []
         for row in rows:
@@ -287,17 +258,6 @@ def _clip(rooms: Rooms, position: np.ndarray, step: int, background: np.ndarray 
         return Clip(EMBODIMENT.name, times, truth=torch.from_numpy(truth).float())
     picture = torch.from_numpy(draw_agent(background, position))
     return Clip(EMBODIMENT.name, times, video=picture[:, None, None].permute(0, 1, 2, 5, 3, 4))
-
-
-@torch.no_grad()
-def _encode(model: WorldModel, clip: Clip) -> Latent:
-    """Row by row, so that a goal's latent does not depend on how many others there are, to the last bit."""
-    latents = [model.encode(clip.rows(slice(row, row + 1))) for row in range(len(clip))]
-    return Latent(torch.cat([each.values for each in latents]), torch.cat([each.times for each in latents]))
-
-
-def _share(wins: Bool[np.ndarray, "n"]) -> Interval:
-    return wilson(int(wins.sum()), len(wins))
 
 
 def _episode(pairs: Pairs, played: Played, row: int) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class WaysBenchmark(RoomsBenchmark):
     replan_every: int = 1
     ahead: int = 0
     places: int = 30  # that the agent remembers
-    enough: float = 1.0  # steps to go with which it has arrived
+    enough: float = 2.0  # steps to go with which it has arrived
 
     @property
     def name(self) -> str:

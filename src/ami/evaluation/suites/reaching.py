@@ -1,0 +1,95 @@
+"""What all benchmarks of reaching goals share: shares with intervals, by distance, and which episodes to show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from ami.evaluation.statistics import wilson
+from ami.types import Interval, Result
+
+
+class Attempt(Protocol):
+    """Somebody's try at some pairs of start and goal, the first ones of all."""
+
+    @property
+    def model_calls(self) -> int:
+        """Futures imagined, all episodes together."""
+        ...
+
+    def scores(self) -> dict[str, Bool[np.ndarray, "n"]]:
+        """Who succeeded, by metric."""
+        ...
+
+
+@dataclass(frozen=True)
+class Distances:
+    """How far every goal is, and the ranges in which success is told apart."""
+
+    far: Float[np.ndarray, "n"]
+    bins: Sequence[float]
+    unit: str
+    rows: tuple[str, ...]  # whose success is told: the model's and these baselines'
+
+    def told(self, metric: str, attempts: Mapping[str, Attempt]) -> list[dict[str, Any]]:
+        """Success in every range that holds a goal."""
+        found = []
+        for low, high in zip(self.bins[:-1], self.bins[1:], strict=True):
+            inside = (self.far >= low) & (self.far < high)
+            rows = {}
+            for name, attempt in attempts.items():
+                wins = attempt.scores()[metric]
+                if name in self.rows and inside[: len(wins)].any():
+                    held = share(wins[inside[: len(wins)]])
+                    rows[name] = {"value": held.value, "low": held.low, "high": held.high}
+            if inside.any():
+                found.append({"low": low, "high": high, "unit": self.unit, "n": int(inside.sum()), "rows": rows})
+        return found
+
+
+def share(wins: Bool[np.ndarray, "n"]) -> Interval:
+    """How often it went well, with Wilson's interval."""
+    return wilson(int(wins.sum()), len(wins))
+
+
+def results(
+    name: str,
+    attempts: Mapping[str, Attempt],
+    distances: Distances,
+    log: Sequence[Mapping[str, Any]],
+    *,
+    seed: int,
+    seconds: float,
+) -> tuple[Result, ...]:
+    """A result for each metric: the attempt called ``model``, with all others as its baselines."""
+    model, others = attempts["model"], {who: each for who, each in attempts.items() if who != "model"}
+    return tuple(
+        Result(
+            benchmark=name,
+            metric=metric,
+            value=(interval := share(wins)).value,
+            low=interval.low,
+            high=interval.high,
+            n=len(wins),
+            unit="share",
+            seeds=(seed,),
+            interval="Wilson 95 %",
+            baselines={who: share(other.scores()[metric]) for who, other in others.items()},
+            seconds=seconds,
+            model_calls=model.model_calls,
+            details={"by_distance": distances.told(metric, attempts), "episodes": log},
+        )
+        for metric, wins in model.scores().items()
+    )
+
+
+def telling(
+    reached: Bool[np.ndarray, "n"], ended: Bool[np.ndarray, "n"], far: Float[np.ndarray, "n"], count: int
+) -> list[int]:
+    """Episodes to show: one that arrived, one that did not, the farthest goal, and then simply the first ones."""
+    wanted = [*np.flatnonzero(ended)[:1], *np.flatnonzero(~reached)[:1], far.argmax()]
+    return list(dict.fromkeys(int(row) for row in (*wanted, *range(len(reached)))))[:count]
