@@ -9,7 +9,7 @@ ROBOTS := $(wildcard $(AMI_SHARED_DATA)/robot)
 # An unpinned torch is the newest build for CUDA: gigabytes.
 INSTALL := $(BIN)/pip install --quiet --constraint constraints/torch.txt --editable
 
-.PHONY: help setup demo test check docs bench reproduce-rooms reproduce-video
+.PHONY: help setup demo test check docs bench reproduce-rooms reproduce-plan reproduce-video
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-16s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ bench: .venv/bench.stamp ## speeds, side by side with what others would use
 
 reproduce-rooms: .venv/core.stamp ## Two Rooms from scratch, once for each of SEEDS trainings (1, or SEEDS=3)
 	$(BIN)/ami reproduce rooms --seeds $(SEEDS) --out runs/reproduce/rooms $(if $(ROBOTS),--data $(ROBOTS))
+
+reproduce-plan: .venv/core.stamp ## planning to far goals from scratch, likewise
+	$(BIN)/ami reproduce plan --seeds $(SEEDS) --out runs/reproduce/plan
 
 reproduce-video: .venv/core.stamp ## films from scratch, drawn ones and those at hand, likewise
 	$(BIN)/ami reproduce video --seeds $(SEEDS) --out runs/reproduce/video $(if $(FILMS),--data $(FILMS))

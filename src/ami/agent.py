@@ -114,6 +114,45 @@ class Agent:
             state = self._filled(replace(state, plan=plan, since_plan=0))
         return self._do(state)
 
+    def foresee(self, seen: Clip, steps: int, episodes: Sequence[int] | None = None) -> Plan:
+        """Act in imagination alone: a plan as long as ``steps``, of many short ones, and whether it ever arrives.
+
+        What is imagined is taken for seen. Where no step of the path costs ``enough`` or less, ``why`` is
+        ``unreachable``. ``cost`` is that of the nearest step.
+        """
+        action, state = self.act(None, seen, episodes)
+        done, passed, costs, calls = [], [], [], 0
+        for _ in range(steps):
+            place = slice(state.since_plan - 1, state.since_plan)
+            ahead = Latent(state.plan.imagined.values[:, place], state.plan.imagined.times[:, place])
+            calls += state.plan.model_calls if state.since_plan == 1 else 0
+            done.append(action)
+            passed.append(ahead)
+            costs.append(self._one_step(self.cost, [ahead], action[:, None])[0])
+            action, state = self.act(state, Clip(self.embodiment, ahead.times, latents=ahead.values))
+        nearest = torch.stack(costs).cummin(0).values
+        return Plan(
+            actions=torch.stack(done, 1),
+            imagined=Latent(
+                torch.cat([each.values for each in passed], 1), torch.cat([each.times for each in passed], 1)
+            ),
+            cost=nearest[-1],
+            history=nearest,
+            model_calls=calls,
+            why=tuple("" if cost <= self.enough else "unreachable" for cost in nearest[-1].tolist()),
+        )
+
+    @torch.no_grad()
+    def _one_step(self, cost: Cost, steps: Sequence[Latent], action: Tensor) -> Float[Tensor, "steps batch"]:
+        """What each of these steps costs by itself, group by group as in planning."""
+        found = []
+        for index in groups(len(action), self.together, action.device):
+            one = cost.rows(index)
+            found.append(
+                torch.stack([one(Latent(each.values[index], each.times[index]), action[index]) for each in steps])
+            )
+        return torch.cat(found, 1)[:, : len(action)]
+
     @staticmethod
     def _do(state: AgentState) -> tuple[Float[Tensor, "batch action"], AgentState]:
         action = state.plan.actions[:, state.since_plan]
@@ -144,11 +183,7 @@ class Agent:
         effort = torch.linalg.vector_norm((first - (low + high) / 2) / ((high - low) / 2), dim=-1)[:, 0].clamp_max(1.0)
         here = Latent(state.belief.latents.values[:, -1:], state.belief.latents.times[:, -1:])
         there = Latent(state.plan.imagined.values[:, :1], state.plan.imagined.times[:, :1])
-        cost, worth = self._cost(state), []
-        for index in groups(len(effort), self.together, effort.device):
-            one, rows = cost.rows(index), ((each.values[index], each.times[index]) for each in (here, there))
-            worth.append(torch.stack([one(Latent(*row), first[index]) for row in rows]))
-        now, then = torch.cat(worth, 1)[:, : len(effort)]
+        now, then = self._one_step(self._cost(state), [here, there], first)
         height = torch.where(now > self.enough, (then + effort - now).clamp_min(0.0), 0.0)[:, None]
         places, heights = here.values, height
         if state.places is not None and state.heights is not None:

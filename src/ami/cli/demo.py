@@ -46,7 +46,8 @@ class Scale:
 
     recipe: str = "baby"
     settings: BabySettings | FilmSettings = SETTINGS["baby"]
-    episodes: int = 900  # of Two Rooms, a third of each family
+    world: str = ALL  # of Two Rooms
+    episodes: int = 900
     steps: int = 65  # model steps in each
     drawn: int = 3000  # films
     suite: str = "demo"
@@ -88,7 +89,7 @@ def demo(request: Request, bars: Bars, scale: Scale | None = None) -> tuple[dict
         return read_report(out), False
     bars.before = f"{part}1/3 "
     found = _sorted(request.data)
-    made = {"rooms": (ALL, scale.episodes, scale.steps), "drawn": ("drawn-films", scale.drawn, drawn.FRAMES)}
+    made = {"rooms": (scale.world, scale.episodes, scale.steps), "drawn": ("drawn-films", scale.drawn, drawn.FRAMES)}
     stores = {kind: _experience(out / "data" / kind, *how, request.seed, bars) for kind, how in made.items() if how[1]}
     for kind, paths in found.items():
         stores[kind] = _recordings(out / "data" / kind, kind, paths, request.skip_bad, bars)

@@ -61,6 +61,9 @@ SETTINGS = {
     "bridge": BabySettings(steps=300, refine=500, batch=32),
 }
 
+# The same with more of everything, for layouts of any kind: what `ami reproduce plan` trains.
+PLAN = BabySettings(steps=1300, refine=2500, reach=2000)
+
 
 def baby(stores: Sequence[Store], seed: int = 0, settings: BabySettings | None = None) -> Recipe:
     """One model for all the experience it is given: a part learns to act where somebody acts, one to watch films."""

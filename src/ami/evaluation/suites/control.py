@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -54,6 +54,13 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.start)
+
+    @classmethod
+    def of(cls, drawn: Sequence[tuple[Rooms, np.ndarray, np.ndarray]]) -> Pairs:
+        """From rooms, starts and goals, one after another."""
+        rooms, start, goal = zip(*drawn, strict=True)
+        layouts = Rooms(np.concatenate([each.wall for each in rooms]), np.concatenate([each.door for each in rooms]))
+        return cls(layouts, np.concatenate(start), np.concatenate(goal))
 
     @cached_property
     def distance(self) -> Float[np.ndarray, "n"]:
@@ -139,9 +146,7 @@ class RoomsBenchmark:
             sample_pairs(self.family, 1, self._rng(seed, row, _PAIR), cross_room=self.cross_room, apart=self.apart)
             for row in range(n)
         ]
-        rooms, start, goal = zip(*drawn, strict=True)
-        layouts = Rooms(np.concatenate([each.wall for each in rooms]), np.concatenate([each.door for each in rooms]))
-        return Pairs(layouts, np.concatenate(start), np.concatenate(goal))
+        return Pairs.of(drawn)
 
     def run(self, model: WorldModel, n: int, asking: Asking) -> Answer:
         """Ask ``model`` with ``n`` fresh pairs; two results, and a few films."""
@@ -248,6 +253,11 @@ class RoomsBenchmark:
 
     def _rng(self, seed: int, row: int, use: int) -> np.random.Generator:
         return np.random.default_rng((_KEY, FAMILIES.index(self.family), int(self.cross_room), seed, row, use))
+
+
+def shown(rooms: Rooms, position: np.ndarray) -> Clip:
+    """The picture of each room with the agent at a position, as a clip of one step."""
+    return _clip(rooms, position, 0, rooms.background())
 
 
 def _clip(rooms: Rooms, position: np.ndarray, step: int, background: np.ndarray | None) -> Clip:
