@@ -19,7 +19,7 @@ from ami.evaluation.suites.control import PLANNER
 from ami.evaluation.suites.reaching import Distances, results, telling
 from ami.planning.costs import GoalDistance
 from ami.planning.sampling import SamplingPlanner, SamplingSettings
-from ami.types import Clip, WorldModel
+from ami.types import Clip, Latent, WorldModel
 from ami.worlds.task import REPEAT, Task
 from ami.worlds.tasks import TASKS
 
@@ -162,18 +162,7 @@ class TaskBenchmark:
         def seen(states: np.ndarray, step: int) -> Clip:
             return _clip(task, states, step, knows)
 
-        path, last, nearest = self.weights
-        cost = GoalDistance(perceive(model, seen(pairs.goal, 0)), self.distance, sum=path, last=last, min=nearest)
-        agent = Agent(
-            model,
-            self.world,
-            PlaceDistance(cost, task) if knows else cost,
-            SamplingPlanner(search),
-            SamplingPlanner(replace(search, iterations=self.warm_iterations)),
-            horizon=self.horizon,
-            replan_every=self.replan_every,
-            seed=asking.seed,
-        )
+        agent = self._agent(model, perceive(model, seen(pairs.goal, 0)), task, search, asking.seed)
         state, calls, steps = None, 0, self._steps(pairs)
 
         def choose(states: np.ndarray, step: int) -> np.ndarray:
@@ -184,6 +173,21 @@ class TaskBenchmark:
             return action.numpy(force=True)
 
         return replace(self.play(pairs, choose), model_calls=calls)
+
+    def _agent(self, model: WorldModel, goal: Latent, task: Task, search: SamplingSettings, seed: int) -> Agent:
+        """Who is asked: it goes where the goal's latent is near."""
+        path, last, nearest = self.weights
+        cost = GoalDistance(goal, self.distance, sum=path, last=last, min=nearest)
+        return Agent(
+            model,
+            self.world,
+            PlaceDistance(cost, task) if isinstance(model, TaskSimulator) else cost,
+            SamplingPlanner(search),
+            SamplingPlanner(replace(search, iterations=self.warm_iterations)),
+            horizon=self.horizon,
+            replan_every=self.replan_every,
+            seed=seed,
+        )
 
     def play(self, pairs: Pairs, choose: Choose) -> Played:
         """Run all episodes side by side, and judge them by the true state until each one's budget is spent."""
