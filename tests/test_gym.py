@@ -130,6 +130,7 @@ def test_worlds_have_names() -> None:
         "two-rooms/fixed",
         "two-rooms/door",
         "two-rooms/wall",
+        "two-rooms/sealed",
         "drawn-films",
         "first-person-rooms",
         *TASKS,

@@ -53,7 +53,7 @@ def _walk(benchmark: RoomsBenchmark, pairs: Pairs, action: tuple[float, float]):
 def test_the_same_planner_on_the_true_simulator_beats_the_straight_line() -> None:
     benchmark = RoomsBenchmark("door", planner=replace(QUICK, samples=128), warm_iterations=2)
     pairs = benchmark.pairs(0, 24)
-    others = benchmark._baselines(pairs, Asking())
+    others = benchmark._baselines(Redness().eval(), pairs, Asking())
     assert others["simulator"].reached.mean() > 0.8 > 0.6 > others["straight-line"].reached.mean()
     assert others["zero-action"].reached.sum() == 0
     assert others["random"].reached.mean() < 0.25
@@ -87,7 +87,7 @@ def test_an_episode_does_not_depend_on_how_many_there_are() -> None:
     for model in (Redness().eval(), RoomsSimulator().eval()):
         path = [benchmark.plan(model, pairs, Asking(seed=3)).path for pairs in (many, few)]
         np.testing.assert_array_equal(path[0][:, :8], path[1])
-    draws = [benchmark._baselines(pairs, Asking(seed=3))["random"].path for pairs in (many, few)]
+    draws = [benchmark._baselines(Redness().eval(), pairs, Asking(seed=3))["random"].path for pairs in (many, few)]
     np.testing.assert_array_equal(draws[0][:, :8], draws[1])
 
 

@@ -58,6 +58,7 @@ class Agent:
     seed: int = 0
     together: int = 1  # rows perceived in one call of the model
     places: int = 0  # that it remembers of an episode, to fill pits of its cost (:class:`ami.planning.filled.Filled`)
+    pace: float = 1.0  # what each step should bring the cost of one step down by; where it does not, a pit is filled
     enough: float = 0.0  # the cost of one step at which it has arrived: there nothing is filled
 
     def __post_init__(self) -> None:
@@ -178,13 +179,11 @@ class Agent:
         """Remember the place of a new plan, raised to what the plan's first step is worth, if that is more."""
         if not self.places:
             return state
-        low, high = (torch.tensor(bound).to(state.last_action) for bound in (self.body.low, self.body.high))
         first = state.plan.actions[:, :1]
-        effort = torch.linalg.vector_norm((first - (low + high) / 2) / ((high - low) / 2), dim=-1)[:, 0].clamp_max(1.0)
         here = Latent(state.belief.latents.values[:, -1:], state.belief.latents.times[:, -1:])
         there = Latent(state.plan.imagined.values[:, :1], state.plan.imagined.times[:, :1])
         now, then = self._one_step(self._cost(state), [here, there], first)
-        height = torch.where(now > self.enough, (then + effort - now).clamp_min(0.0), 0.0)[:, None]
+        height = torch.where(now > self.enough, (then + self.pace - now).clamp_min(0.0), 0.0)[:, None]
         places, heights = here.values, height
         if state.places is not None and state.heights is not None:
             places = torch.cat([state.places, places], 1)[:, -self.places :]

@@ -3,14 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from ami.agent import Agent
 from ami.evaluation.statistics import wilson
-from ami.types import Interval, Result
+from ami.planning.costs import StepsToGo
+from ami.planning.sampling import SamplingPlanner, SamplingSettings
+from ami.types import Interval, Latent, Result, WorldModel
+
+# A short search, said in full like the long one of the suites without ways.
+SHORT = SamplingSettings(
+    samples=64,
+    iterations=4,
+    elites=8,
+    refit="equal",
+    init_std=1.0,
+    min_std=0.02,
+    momentum=0.0,
+    colour=0.0,
+    fine=0.5,
+    keep=0,
+    shrink=1.0,
+    together=1,
+)
+
+
+@dataclass(frozen=True)
+class ByWays:
+    """How an agent is asked that has learned how far things are: it searches a little for fewer steps to go."""
+
+    search: SamplingSettings = SHORT
+    warm_iterations: int = 2  # when replanning from what is left of the last plan
+    horizon: int = 2
+    places: int = 30  # that the agent remembers, to fill pits
+    pace: float = 0.5  # steps that each step should bring it nearer
+    enough: float = 2.0  # steps to go with which it has arrived
+
+    def agent(self, model: WorldModel, embodiment: str, goal: Latent, seed: int) -> Agent:
+        """It replans at every step."""
+        return Agent(
+            model,
+            embodiment,
+            StepsToGo(goal, lambda now, there: model.reach(now, there, embodiment), sum=1.0, last=0.0),
+            SamplingPlanner(self.search),
+            SamplingPlanner(replace(self.search, iterations=self.warm_iterations)),
+            horizon=self.horizon,
+            replan_every=1,
+            seed=seed,
+            places=self.places,
+            pace=self.pace,
+            enough=self.enough,
+        )
+
+
+BY_WAYS = ByWays()
 
 
 class Attempt(Protocol):

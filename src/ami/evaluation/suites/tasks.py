@@ -16,7 +16,7 @@ from ami.evaluation.benchmark import Answer, Asking, Benchmark, Suite
 from ami.evaluation.report import Strip
 from ami.evaluation.simulator import PlaceDistance, TaskSimulator
 from ami.evaluation.suites.control import PLANNER
-from ami.evaluation.suites.reaching import Distances, results, telling
+from ami.evaluation.suites.reaching import BY_WAYS, ByWays, Distances, results, telling
 from ami.planning.costs import GoalDistance
 from ami.planning.sampling import SamplingPlanner, SamplingSettings
 from ami.types import Clip, Latent, WorldModel
@@ -91,6 +91,7 @@ class TaskBenchmark:
     replan_every: int = 1
     distance: str = "l2"  # of latents
     weights: tuple[float, float, float] = (1.0, 5.0, 1.0)  # of the path's sum, its last step and its nearest
+    ways: ByWays = BY_WAYS  # of a model that has learned how far things are
     simulated: int = 8  # episodes of the row "simulator", at most; 0: none
     simulator_samples: int = 48  # candidates that it imagines, in as many iterations as the warm ones
 
@@ -147,13 +148,22 @@ class TaskBenchmark:
         played = self.plan(model, pairs, asking)
         seconds = time.perf_counter() - began
         attempts = {"model": played, **self._baselines(pairs, asking)}
+        if self.world in model.reaches:
+            attempts["flat"] = self.plan(model, pairs.first(asking.baseline_n or n), asking, "flat", flat=True)
         log = [_episode(pairs, played, row) for row in range(n)]
-        told = Distances(pairs.ahead, self.bins, "environment steps", ("model", "random", "script", "simulator"))
+        told = Distances(
+            pairs.ahead, self.bins, "environment steps", ("model", "flat", "random", "script", "simulator")
+        )
         found = results(self.name, attempts, told, log, seed=asking.seed, seconds=seconds)
         return Answer(found, self._strips(pairs, played, asking))
 
-    def plan(self, model: WorldModel, pairs: Pairs, asking: Asking, what: str = "model") -> Played:
-        """Let ``model`` find its ways by planning; the simulator is shown the truth, any other model the pictures."""
+    def plan(
+        self, model: WorldModel, pairs: Pairs, asking: Asking, what: str = "model", *, flat: bool = False
+    ) -> Played:
+        """Let ``model`` find its ways by planning; the simulator is shown the truth, any other model the pictures.
+
+        ``flat``: by a long search for a small distance, though it has learned how far things are.
+        """
         knows, task = isinstance(model, TaskSimulator), pairs.task
         search = self.planner
         if knows:
@@ -162,7 +172,11 @@ class TaskBenchmark:
         def seen(states: np.ndarray, step: int) -> Clip:
             return _clip(task, states, step, knows)
 
-        agent = self._agent(model, perceive(model, seen(pairs.goal, 0)), task, search, asking.seed)
+        goal = perceive(model, seen(pairs.goal, 0))
+        if self.world in model.reaches and not flat:
+            agent = self.ways.agent(model, self.world, goal, asking.seed)
+        else:
+            agent = self._agent(model, goal, task, search, asking.seed)
         state, calls, steps = None, 0, self._steps(pairs)
 
         def choose(states: np.ndarray, step: int) -> np.ndarray:

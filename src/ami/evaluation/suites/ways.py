@@ -12,28 +12,12 @@ from jaxtyping import Bool
 from ami.agent import Agent, perceive
 from ami.evaluation.benchmark import Answer, Asking, Benchmark, Suite
 from ami.evaluation.statistics import wilson
-from ami.evaluation.suites.control import PLANNER, Pairs, Played, RoomsBenchmark, shown
-from ami.evaluation.suites.reaching import share
-from ami.planning.costs import StepsToGo
-from ami.planning.sampling import SamplingPlanner, SamplingSettings
+from ami.evaluation.suites.control import Pairs, Played, RoomsBenchmark, shown
+from ami.evaluation.suites.reaching import BY_WAYS, ByWays, share
+from ami.planning.sampling import SamplingSettings
 from ami.types import Latent, Result, WorldModel
 from ami.worlds.rooms import EMBODIMENT, REPEAT, SEALED, Rooms, explore, sample_pairs, sample_rooms
 
-# Said in full, like the long search of the suites without ways.
-SHORT = SamplingSettings(
-    samples=64,
-    iterations=4,
-    elites=8,
-    refit="equal",
-    init_std=1.0,
-    min_std=0.02,
-    momentum=0.0,
-    colour=0.0,
-    fine=0.5,
-    keep=0,
-    shrink=1.0,
-    together=1,
-)
 _WALK, _NO_PLAN = 2, 3  # uses of the rooms' keys beside theirs
 
 
@@ -46,13 +30,8 @@ class WaysBenchmark(RoomsBenchmark):
     as in :class:`RoomsBenchmark`; so does ``flat``, the same model.
     """
 
-    planner: SamplingSettings = SHORT
-    warm_iterations: int = 2
-    horizon: int = 2
-    replan_every: int = 1
+    ways: ByWays = BY_WAYS
     ahead: int = 0
-    places: int = 30  # that the agent remembers
-    enough: float = 2.0  # steps to go with which it has arrived
 
     @property
     def name(self) -> str:
@@ -63,7 +42,12 @@ class WaysBenchmark(RoomsBenchmark):
     def protocol(self) -> tuple[str, ...]:
         """How it is asked, a plain sentence each."""
         walks = "distance-N: start and goal are two moments of a fresh walk, N environment steps apart; it has 2 N."
-        cost = "The search adds up the steps to go that the model has learned to tell; flat: its distances of latents."
+        search = self.ways.search
+        cost = (
+            f"A model that has learned ways searches for fewer steps to go: {search.samples} candidates × "
+            f"{search.iterations} iterations over {self.ways.horizon} steps, replanned every step with "
+            f"{self.ways.warm_iterations}. The rows flat (the same model) and simulator search for a small distance."
+        )
         return (*super().protocol, cost, *((walks,) if self.ahead else ()))
 
     def pairs(self, seed: int, n: int) -> Pairs:
@@ -81,19 +65,8 @@ class WaysBenchmark(RoomsBenchmark):
 
     def _agent(self, model: WorldModel, goal: Latent, search: SamplingSettings, seed: int) -> Agent:
         if EMBODIMENT.name not in model.reaches:
-            return self._flat._agent(model, goal, replace(PLANNER, together=search.together), seed)
-        return Agent(
-            model,
-            EMBODIMENT.name,
-            StepsToGo(goal, lambda now, there: model.reach(now, there, EMBODIMENT.name), sum=1.0, last=0.0),
-            SamplingPlanner(search),
-            SamplingPlanner(replace(search, iterations=self.warm_iterations, fine=self.warm_fine)),
-            horizon=self.horizon,
-            replan_every=self.replan_every,
-            seed=seed,
-            places=self.places,
-            enough=self.enough,
-        )
+            return super()._agent(model, goal, search, seed)
+        return self.ways.agent(model, EMBODIMENT.name, goal, seed)
 
     @property
     def _flat(self) -> RoomsBenchmark:
@@ -103,6 +76,9 @@ class WaysBenchmark(RoomsBenchmark):
         fewer = pairs.first(asking.baseline_n or len(pairs))
         flat = self._flat.plan(model, fewer, asking, "flat")
         return {"flat": flat, **super()._baselines(model, pairs, asking)}
+
+
+WALL = WaysBenchmark("wall")
 
 
 @dataclass(frozen=True)
@@ -115,7 +91,7 @@ class NoPlanBenchmark:
 
     sealed: bool
     steps: int = 30  # imagined
-    ways: WaysBenchmark = WaysBenchmark("wall")
+    ways: ByWays = BY_WAYS
     arrived: float = 1.0  # steps to go
 
     @property
@@ -159,15 +135,13 @@ class NoPlanBenchmark:
 
     def _none(self, model: WorldModel, n: int, asking: Asking) -> Bool[np.ndarray, "n"]:
         drawn = [
-            sample_pairs(
-                SEALED if self.sealed else "wall", 1, self.ways._rng(asking.seed, row, _NO_PLAN), cross_room=True
-            )
+            sample_pairs(SEALED if self.sealed else "wall", 1, WALL._rng(asking.seed, row, _NO_PLAN), cross_room=True)
             for row in range(n)
         ]
         pairs = Pairs.of(drawn)
         start, goal = (shown(pairs.rooms, place) for place in (pairs.start, pairs.goal))
-        search = self.ways.planner
-        agent = replace(self.ways._agent(model, perceive(model, goal), search, asking.seed), enough=self.arrived)
+        agent = self.ways.agent(model, EMBODIMENT.name, perceive(model, goal), asking.seed)
+        agent = replace(agent, enough=self.arrived)
         asking.tell(self.name, 0, 1)
         plan = agent.foresee(start, self.steps)
         asking.tell(self.name, 1, 1)
@@ -179,4 +153,7 @@ _FAR = WaysBenchmark("wall", ahead=100, steps=2 * 100 // REPEAT)
 
 _NONE: tuple[Benchmark, ...] = (NoPlanBenchmark(sealed=True), NoPlanBenchmark(sealed=False))
 
-SUITES: tuple[Suite, ...] = (Suite("plan", tuple((each, 200) for each in (*_CROSS, _FAR, *_NONE))),)
+SUITES: tuple[Suite, ...] = (
+    Suite("plan", tuple((each, 200) for each in (*_CROSS, _FAR))),
+    Suite("no-plan", tuple((each, 200) for each in _NONE)),
+)
