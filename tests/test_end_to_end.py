@@ -37,7 +37,7 @@ def _reached(model: WorldModel) -> float:
 
 def test_it_finds_its_way_to_the_other_room(made: tuple[WorldModel, WorldModel]) -> None:
     trained, untrained = made
-    others = BENCHMARK._baselines(BENCHMARK.pairs(0, PAIRS), Asking())
+    others = BENCHMARK._baselines(trained, BENCHMARK.pairs(0, PAIRS), Asking())
     rivals = [_reached(untrained), others["random"].reached.mean(), others["zero-action"].reached.mean()]
     assert _reached(trained) >= max(rivals) + 0.3
 

@@ -4,12 +4,12 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from test_agent import Point, clip
 
 from ami.agent import Agent
 from ami.planning.filled import Filled
 from ami.planning.sampling import METHODS, SamplingPlanner
 from ami.types import Clip, Latent
+from test_agent import Point, clip
 
 NEAR = SamplingPlanner(replace(METHODS["cem"], samples=64, elites=8, iterations=2))
 

@@ -33,7 +33,7 @@ class BabySettings:
     precision: str = "auto"  # of the encoder while it trains: "fp32", "bf16", or "auto": what this machine does fast
     steps: int = 600  # of the first stage: perceive and predict
     refine: int = 1400  # of the second: predict better, with the encoder frozen
-    reach: int = 1500  # of the third: how far things are and what to do first, with all else frozen
+    reach: int = 800  # of the third: how far things are and what to do first, with all else frozen
     clip: int = 9  # steps in a training clip
     batch: int = 64  # clips of the first kind of experience at a time
     small_batch: int = 8  # and of every other kind
@@ -62,7 +62,7 @@ SETTINGS = {
 }
 
 # The same with more of everything, for layouts of any kind: what `ami reproduce plan` trains.
-PLAN = BabySettings(steps=1300, refine=2500, reach=2000)
+PLAN = BabySettings(steps=1500, refine=3000, reach=2500)
 
 
 def baby(stores: Sequence[Store], seed: int = 0, settings: BabySettings | None = None) -> Recipe:
