@@ -294,6 +294,18 @@ def test_pictures_are_planned_between_as_a_world_is(ami, made: Path, tmp_path: P
     assert ami("plan", made / "r", *there, "--horizon", 1, "--json").document["imagined_cost"] < world["imagined_cost"]
 
 
+def test_a_plan_in_a_world_may_have_a_goal_of_ones_own_and_a_budget(ami, made: Path, tmp_path: Path) -> None:
+    pairs = RoomsBenchmark("door").pairs(3, 1)
+    Image.fromarray(pairs.rooms.render(pairs.goal)[0]).save(tmp_path / "goal.png")
+    asked = ("plan", made / "r", "--world", "two-rooms/door", "--goal", tmp_path / "goal.png", "--horizon", 4, "--json")
+    at_once = ami(*asked, "--budget-ms", 0).document
+    searched = ami(*asked, "--budget-ms", 200).document
+    assert at_once["model_calls"] == 1
+    assert searched["model_calls"] > 64
+    assert searched["imagined_cost"] < at_once["imagined_cost"]
+    assert searched["milliseconds"] < 400  # and not a call late
+
+
 # The main job
 
 
@@ -504,9 +516,10 @@ def test_settings_that_make_no_sense(ami, made: Path, tmp_path: Path) -> None:
         (("train", "video", *data, *out), "learns from films"),
         (("eval", made / "r", "--suite", "tiny", *out, "--n", 0), "--n is 0"),
         (("reproduce", "rooms", "--seeds", 0), "--seeds is 0"),
-        (("plan", made / "r"), "give a world with --world, or two pictures"),
-        (("plan", made / "r", "--start", text), "two pictures"),
-        (("plan", made / "r", "--world", "two-rooms/door", "--goal", text), "not both"),
+        (("plan", made / "r"), "give a world with --world"),
+        (("plan", made / "r", "--start", text), "or --start and --goal"),
+        (("plan", made / "r", "--world", "two-rooms/door", "--start", text), "or --start and --goal"),
+        (("plan", made / "r", "--world", "two-rooms/door", "--budget-ms", -1), "0 milliseconds or more"),
         (("plan", made / "r", "--start", text, "--goal", text), "text.png is not a picture"),
         (("plan", made / "r", "--start", tmp_path / "none", "--goal", text), "none: No such file"),
         (

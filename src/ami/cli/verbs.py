@@ -315,16 +315,18 @@ class Plan(Heavy):
     checkpoint: Positional[Path]  # folder of a checkpoint, or of a finished run
     world: str | None = None  # two-rooms/fixed, two-rooms/door or two-rooms/wall: start and goal are drawn
     start: Path | None = None  # a picture of now, in place of a world
-    goal: Path | None = None  # a picture of what is wanted
+    goal: Path | None = None  # a picture of what is wanted, from --start or in a world
     embodiment: str | None = None  # who acts, where the model knows several that can
     horizon: int = 16  # steps to plan ahead
     seed: int = 0  # of start and goal, and of the search
+    budget_ms: float | None = None  # milliseconds: the best found until then; 0 is the first guess
 
     def run(self) -> Outcome:
         """Plan."""
         from ami.cli.planning import plan, shown
 
-        held = plan(self.checkpoint, self.world, self.start, self.goal, self.embodiment, self.horizon, self.seed)
+        asked = self.checkpoint, self.world, self.start, self.goal, self.embodiment, self.horizon, self.seed
+        held = plan(*asked, budget_ms=self.budget_ms)
         return Outcome(held, shown(held))
 
 
