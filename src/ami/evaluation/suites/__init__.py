@@ -10,8 +10,8 @@ _SPLICES: tuple[Benchmark, ...] = tuple(Splice(kind) for kind in KINDS)
 _REAL: tuple[Benchmark, ...] = tuple(RealFilms(task) for task in TASKS)
 _QUICK = DrawnFilms(learn=1000, supervised_steps=100, attentive_steps=200)
 
-_ROOMS_QUICK = next(suite for suite in control.SUITES if suite.name == "rooms-quick").asked
-_DEMO = (*_ROOMS_QUICK, (_QUICK, 200))
+_ROOMS: tuple[Benchmark, ...] = (control.RoomsBenchmark("fixed"), control.RoomsBenchmark("door"), ways.WALL)
+_DEMO = (*((each, 50) for each in _ROOMS), (_QUICK, 200))
 _RECORDED = (*((each, 600) for each in _REAL), *((each, 240) for each in _SPLICES))
 _RECORDED_QUICK = (*((each, 200) for each in _REAL), *((each, 60) for each in _SPLICES))
 
