@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ami.planning.filled import Filled
 from ami.planning.search import groups
-from ami.types import Belief, Clip, Cost, Embodiment, Latent, Plan, Planner, WorldModel
+from ami.types import Belief, Clip, Cost, Embodiment, Guardrail, Latent, Plan, Planner, WorldModel
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Agent:
     together: int = 1  # rows perceived in one call of the model
     places: int = 0  # that it remembers of an episode, to fill pits of its cost (:class:`ami.planning.filled.Filled`)
     pace: float = 1.0  # what each step should bring the cost of one step down by; where it does not, a pit is filled
+    guardrails: Sequence[Guardrail] = ()  # what no step of a plan may break; each has a row for every episode
     enough: float = 0.0  # the cost of one step at which it has arrived: there nothing is filled
 
     def __post_init__(self) -> None:
@@ -154,9 +155,12 @@ class Agent:
             )
         return torch.cat(found, 1)[:, : len(action)]
 
-    @staticmethod
-    def _do(state: AgentState) -> tuple[Float[Tensor, "batch action"], AgentState]:
+    def _do(self, state: AgentState) -> tuple[Float[Tensor, "batch action"], AgentState]:
+        """The next action of the plan; the middle of the bounds where no plan was found."""
         action = state.plan.actions[:, state.since_plan]
+        if state.plan.why:
+            middle = (torch.tensor(self.body.low) + torch.tensor(self.body.high)).to(action) / 2
+            action = torch.where(state.plan.found[:, None], action, middle)
         return action, replace(state, since_plan=state.since_plan + 1, last_action=action, step=state.step + 1)
 
     @torch.no_grad()
@@ -208,6 +212,7 @@ class Agent:
             high=self.body.high,
             generators=[_generator(self.seed, episode, step) for episode in episodes],
             first_guess=first_guess,
+            guardrails=self.guardrails,
         )
 
     def _rest(self, state: AgentState) -> Float[Tensor, "batch horizon action"]:

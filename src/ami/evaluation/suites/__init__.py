@@ -1,7 +1,7 @@
 """Every suite of questions, by name. Each is frozen: other questions get another name."""
 
 from ami.evaluation.benchmark import Benchmark, Suite
-from ami.evaluation.suites import control, tasks, ways
+from ami.evaluation.suites import control, guarded, tasks, ways
 from ami.evaluation.suites.real import TASKS, RealFilms
 from ami.evaluation.suites.recognition import DrawnFilms
 from ami.evaluation.suites.splice import KINDS, Splice
@@ -22,6 +22,7 @@ SUITES: dict[str, Suite] = {
         Suite("demo-films", (*_DEMO, *_RECORDED_QUICK), real_films=True),
         *control.SUITES,
         *ways.SUITES,
+        *guarded.SUITES,
         *tasks.SUITES,
         Suite("films", ((DrawnFilms(), 1000),)),
         Suite("real-films", _RECORDED, real_films=True),
