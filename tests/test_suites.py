@@ -257,3 +257,57 @@ def test_questions_without_an_answer_are_refused() -> None:
         RoomsBenchmark("doors")
     with pytest.raises(ValueError, match="at least one"):
         RoomsBenchmark("door").run(Redness().eval(), 0, Asking())
+
+
+def test_a_plan_too_short_for_a_strip_is_left_out_of_it() -> None:
+    benchmark = WaysBenchmark("wall", steps=4)
+    pairs, model = benchmark.pairs(0, 2), _learned_ways()
+    played = benchmark.plan(model, pairs, Asking())
+    assert played.imagined is not None
+    assert played.imagined.steps == benchmark.ways.horizon
+    strips = benchmark._strips(pairs, played, Asking(decode=lambda latent: np.zeros((1, latent.steps, 64, 64, 3), np.uint8)))
+    assert all(strip.imagined is None for strip in strips)
+    answer = benchmark.run(model, 2, Asking(baseline_n=1))
+    assert {"flat", "random", "straight-line", "simulator"} <= set(answer.results[0].baselines)
+
+
+def test_goals_of_a_walk_are_fresh_and_not_begun_solved() -> None:
+    benchmark = WaysBenchmark("wall", ahead=100, steps=50)
+    pairs = benchmark.pairs(0, 12)
+    assert (pairs.distance >= benchmark.apart).all()
+    np.testing.assert_array_equal(benchmark.pairs(0, 5).goal, pairs.goal[:5])
+    assert benchmark.name == "two-rooms/wall/distance-100"
+
+
+def test_a_forbidden_place_lies_on_the_way_and_leaves_another() -> None:
+    benchmark = GuardrailBenchmark()
+    for row in range(6):
+        rooms, start, goal, place = benchmark._pair(np.random.default_rng(row))
+        assert min(np.linalg.norm(start[0] - place), np.linalg.norm(goal[0] - place)) > benchmark.radius
+        assert rooms.side(start) == rooms.side(goal)
+        share = np.linalg.norm(start[0] - place) / np.linalg.norm(start[0] - goal[0])
+        assert 0.4 <= share <= 0.6
+    narrow = Rooms(np.array([26.0]), np.array([32.0]))
+    ends = np.array([14.0, 10.0]), np.array([14.0, 54.0])
+    assert not _joined(narrow, *ends, np.array([14.0, 32.0]), 9.0)
+    assert _joined(narrow, *ends, np.array([14.0, 32.0]), 5.0)
+
+
+def test_a_model_without_ways_is_not_asked_what_needs_them() -> None:
+    for benchmark in (GuardrailBenchmark(), NoPlanBenchmark(sealed=True)):
+        with pytest.raises(ValueError, match="learned ways"):
+            benchmark.run(Redness().eval(), 2, Asking())
+
+
+def test_with_ways_every_question_has_an_answer() -> None:
+    model = _learned_ways()
+    small = replace(GuardrailBenchmark(), labelled=40, steps=2)
+    assert [each.metric for each in small.run(model, 3, Asking()).results] == ["violations", "success_ever", "success_end"]
+    told = NoPlanBenchmark(sealed=True, steps=2).run(model, 3, Asking(untrained=model)).results[0]
+    assert told.metric == "no_plan_right"
+    assert told.baselines["untrained"].value == told.value
+
+
+def _learned_ways() -> JEPA:
+    torch.manual_seed(0)
+    return JEPA(sized("baby", {EMBODIMENT.name: EMBODIMENT}, reaches=(EMBODIMENT.name,))).eval().requires_grad_(False)

@@ -234,8 +234,8 @@ class RoomsBenchmark:
         for row in rows:
             room = pairs.rooms.rows(slice(row, row + 1))
             imagined = None
-            if asking.decode and played.imagined is not None:
-                held = played.imagined
+            held = played.imagined
+            if asking.decode and held is not None and held.steps >= moments[-1]:
                 at = torch.from_numpy(moments - 1)
                 imagined = asking.decode(Latent(held.values[row : row + 1, at], held.times[row : row + 1, at]))[0]
             strips.append(
