@@ -11,8 +11,11 @@ from ami.evaluation.benchmark import Asking
 from ami.evaluation.simulator import RoomsSimulator
 from ami.evaluation.suites import SUITES, control
 from ami.evaluation.suites.control import Pairs, RoomsBenchmark
+from ami.evaluation.suites.guarded import GuardrailBenchmark, _joined
 from ami.evaluation.suites.robots import NextLatent
+from ami.evaluation.suites.ways import NoPlanBenchmark, WaysBenchmark
 from ami.models.contract import check
+from ami.models.jepa import JEPA, sized
 from ami.planning.costs import GoalDistance, Sum
 from ami.planning.sampling import SamplingSettings
 from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
@@ -265,7 +268,9 @@ def test_a_plan_too_short_for_a_strip_is_left_out_of_it() -> None:
     played = benchmark.plan(model, pairs, Asking())
     assert played.imagined is not None
     assert played.imagined.steps == benchmark.ways.horizon
-    strips = benchmark._strips(pairs, played, Asking(decode=lambda latent: np.zeros((1, latent.steps, 64, 64, 3), np.uint8)))
+    strips = benchmark._strips(
+        pairs, played, Asking(decode=lambda latent: np.zeros((1, latent.steps, 64, 64, 3), np.uint8))
+    )
     assert all(strip.imagined is None for strip in strips)
     answer = benchmark.run(model, 2, Asking(baseline_n=1))
     assert {"flat", "random", "straight-line", "simulator"} <= set(answer.results[0].baselines)
@@ -302,7 +307,11 @@ def test_a_model_without_ways_is_not_asked_what_needs_them() -> None:
 def test_with_ways_every_question_has_an_answer() -> None:
     model = _learned_ways()
     small = replace(GuardrailBenchmark(), labelled=40, steps=2)
-    assert [each.metric for each in small.run(model, 3, Asking()).results] == ["violations", "success_ever", "success_end"]
+    assert [each.metric for each in small.run(model, 3, Asking()).results] == [
+        "violations",
+        "success_ever",
+        "success_end",
+    ]
     told = NoPlanBenchmark(sealed=True, steps=2).run(model, 3, Asking(untrained=model)).results[0]
     assert told.metric == "no_plan_right"
     assert told.baselines["untrained"].value == told.value

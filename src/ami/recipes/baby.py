@@ -52,7 +52,7 @@ class BabySettings:
     reach_optimisation: Optimisation = field(
         default_factory=lambda: Optimisation(rate=3e-3, warmup=50, weight_decay=1e-4)
     )
-    films: FilmSettings = field(default_factory=lambda: FilmSettings(steps=1200))  # of the part that watches films
+    films: FilmSettings = field(default_factory=lambda: FilmSettings(steps=1400))  # of the part that watches films
 
 
 # What each recipe begins from.
