@@ -15,14 +15,16 @@ from ami.cli import demo
 from ami.cli.show import Bars
 from ami.evaluation.report import LOG, Checkpoint, Code, Report, Suite, read_report, write_report
 from ami.evaluation.statistics import wilson
-from ami.recipes.baby import PLAN
+from ami.recipes.baby import PLAN, SETTINGS
 from ami.recipes.films import VIDEO
 from ami.types import Interval, Result
 
 _WALLS = {"world": "two-rooms/wall", "episodes": 1500, "steps": 129}  # walks long enough to find the door in
 
 CAPABILITIES = {
-    "rooms": replace(demo.FULL, drawn=0, suite="rooms", with_films="rooms"),
+    "rooms": replace(
+        demo.FULL, settings=replace(SETTINGS["baby"], reach=0), drawn=0, suite="rooms", with_films="rooms"
+    ),
     "plan": replace(demo.FULL, settings=PLAN, **_WALLS, drawn=0, suite="plan", with_films="plan"),
     "video": demo.Scale("video", VIDEO, episodes=0, suite="films", with_films="video"),
 }
