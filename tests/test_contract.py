@@ -286,3 +286,31 @@ def test_an_unfit_clip_is_the_callers_mistake(change, reason):
     with pytest.raises(ValueError, match=reason) as caught:
         check(Good(), change(a_clip()))
     assert caught.type is ValueError
+
+
+class Reaching(Good):
+    """Counts its steps by the distance of latents, and goes nowhere; ``fault`` says what is wrong with it."""
+
+    def __init__(self, fault=""):
+        super().__init__()
+        self.reaches, self.fault = ("point",), fault
+
+    def reach(self, now, goal, embodiment):
+        far = (now.values - goal.values).square().mean((2, 3))
+        return {"negative": far - 100, "rows": far + far.cumsum(0), "shape": far[:, :1]}.get(self.fault, far)
+
+    def propose(self, belief, goal, horizon):
+        return torch.full((len(belief), horizon, 2), 3.0 if self.fault == "bounds" else 0.0)
+
+
+def test_who_says_that_it_reaches_is_asked_how_far():
+    check(Reaching(), a_clip())
+    check(Reaching("negative"), a_clip("film"))  # a film has no actions, and it does not say that it reaches there
+    for fault, message in (
+        ("negative", "fewer than no steps"),
+        ("rows", "rows of a batch"),
+        ("bounds", "outside of the embodiment's bounds"),
+        ("shape", "reach"),
+    ):
+        with pytest.raises(ContractError, match=message):
+            check(Reaching(fault), a_clip())

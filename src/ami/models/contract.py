@@ -264,6 +264,27 @@ def energy_prefers_the_expected(run: _Run) -> None:
         )
 
 
+def ways_are_well_formed(run: _Run) -> None:
+    """Who says that it reaches answers with steps, never fewer than none, and with actions within the bounds."""
+    name, body = run.embodiment.name, run.embodiment
+    if name not in run.model.part(name).reaches:
+        return
+    goal = _steps(run.seen, run.clip.steps - 1, run.clip.steps)
+    far = run._ask("reach", Tensor, lambda: run.model.reach(run.seen, goal, name), run.seen, goal)
+    _sound("reach", far, tuple(run.clip.times.shape))
+    if (far < 0).any():
+        raise ContractError("reach gave fewer than no steps; the nearest that a goal can be is 0")
+    proposed = run._ask("propose", Tensor, lambda: run.model.propose(run.belief, goal, run.horizon), run.belief, goal)
+    _sound("propose", proposed, (len(run.clip), run.horizon, body.action_dim))
+    low, high = torch.tensor(body.low).to(proposed), torch.tensor(body.high).to(proposed)
+    if ((proposed < low) | (proposed > high)).any():
+        raise ContractError("propose gave an action outside of the embodiment's bounds; clamp what it answers")
+    back = torch.arange(len(run.clip)).flip(0)
+    seen, wanted = (Latent(each.values[back], each.times[back]) for each in (run.seen, goal))
+    if not _same(run.model.reach(seen, wanted, name), far[back]):
+        raise ContractError("reach lets the rows of a batch talk to each other; each must be answered alone")
+
+
 def absence_is_explained(run: _Run) -> None:
     """A clip with nothing in it is refused in one sentence."""
     nothing = {name: None for name, _ in _parts(run.clip) if name != "times"}
@@ -320,6 +341,7 @@ PROMISES: tuple[Callable[[_Run], None], ...] = (
     futures_follow,
     longer_futures_agree,
     energy_prefers_the_expected,
+    ways_are_well_formed,
     absence_is_explained,
 )
 
