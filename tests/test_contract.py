@@ -297,7 +297,9 @@ class Reaching(Good):
 
     def reach(self, now, goal, embodiment):
         far = (now.values - goal.values).square().mean((2, 3))
-        return {"negative": far - 100, "rows": far + far.cumsum(0), "shape": far[:, :1]}.get(self.fault, far)
+        return {"negative": far - 100, "steps": far + far.sum(1, keepdim=True), "shape": far[:, :1]}.get(
+            self.fault, far
+        )
 
     def propose(self, belief, goal, horizon):
         return torch.full((len(belief), horizon, 2), 3.0 if self.fault == "bounds" else 0.0)
@@ -308,7 +310,7 @@ def test_who_says_that_it_reaches_is_asked_how_far():
     check(Reaching("negative"), a_clip("film"))  # a film has no actions, and it does not say that it reaches there
     for fault, message in (
         ("negative", "fewer than no steps"),
-        ("rows", "rows of a batch"),
+        ("steps", "look at another"),
         ("bounds", "outside of the embodiment's bounds"),
         ("shape", "reach"),
     ):

@@ -265,24 +265,20 @@ def energy_prefers_the_expected(run: _Run) -> None:
 
 
 def ways_are_well_formed(run: _Run) -> None:
-    """Who says that it reaches answers with steps, never fewer than none, and with actions within the bounds."""
-    name, body = run.embodiment.name, run.embodiment
-    if name not in run.model.part(name).reaches:
+    """Who says that it reaches answers with steps, none below 0, and with actions within the bounds."""
+    if (name := run.embodiment.name) not in run.model.reaches:
         return
     goal = _steps(run.seen, run.clip.steps - 1, run.clip.steps)
     far = run._ask("reach", Tensor, lambda: run.model.reach(run.seen, goal, name), run.seen, goal)
     _sound("reach", far, tuple(run.clip.times.shape))
-    if (far < 0).any():
-        raise ContractError("reach gave fewer than no steps; the nearest that a goal can be is 0")
+    if far.min() < 0:
+        raise ContractError("reach gave fewer than no steps")
     proposed = run._ask("propose", Tensor, lambda: run.model.propose(run.belief, goal, run.horizon), run.belief, goal)
-    _sound("propose", proposed, (len(run.clip), run.horizon, body.action_dim))
-    low, high = torch.tensor(body.low).to(proposed), torch.tensor(body.high).to(proposed)
-    if ((proposed < low) | (proposed > high)).any():
-        raise ContractError("propose gave an action outside of the embodiment's bounds; clamp what it answers")
-    back = torch.arange(len(run.clip)).flip(0)
-    seen, wanted = (Latent(each.values[back], each.times[back]) for each in (run.seen, goal))
-    if not _same(run.model.reach(seen, wanted, name), far[back]):
-        raise ContractError("reach lets the rows of a batch talk to each other; each must be answered alone")
+    _sound("propose", proposed, (len(run.clip), run.horizon, run.embodiment.action_dim))
+    if ((proposed < torch.tensor(run.embodiment.low)) | (proposed > torch.tensor(run.embodiment.high))).any():
+        raise ContractError("propose gave an action outside of the embodiment's bounds")
+    if not _same(run.model.reach(_steps(run.seen, 0, 1), goal, name), far[:, :1]):
+        raise ContractError("reach lets one step look at another; each is asked by itself")
 
 
 def absence_is_explained(run: _Run) -> None:
@@ -327,7 +323,7 @@ def gradients_reach_actions(run: _Run) -> None:
     gradient = torch.autograd.grad(score, actions, allow_unused=True)[0] if score.requires_grad else None
     if gradient is None or not gradient.isfinite().all() or not gradient.any():
         raise ContractError(
-            "predict gives its actions no finite gradient; keep them in the graph, or pass differentiable=False"
+            "predict gives actions no finite gradient; keep them in the graph or say differentiable=False"
         )
 
 

@@ -33,7 +33,7 @@ class BabySettings:
     precision: str = "auto"  # of the encoder while it trains: "fp32", "bf16", or "auto": what this machine does fast
     steps: int = 600  # of the first stage: perceive and predict
     refine: int = 1400  # of the second: predict better, with the encoder frozen
-    reach: int = 800  # of the third: how far things are and what to do first, with all else frozen
+    reach: int = 600  # of the third: how far things are and what to do first, with all else frozen
     clip: int = 9  # steps in a training clip
     batch: int = 64  # clips of the first kind of experience at a time
     small_batch: int = 8  # and of every other kind
@@ -52,7 +52,7 @@ class BabySettings:
     reach_optimisation: Optimisation = field(
         default_factory=lambda: Optimisation(rate=3e-3, warmup=50, weight_decay=1e-4)
     )
-    films: FilmSettings = field(default_factory=lambda: FilmSettings(steps=1400))  # of the part that watches films
+    films: FilmSettings = field(default_factory=lambda: FilmSettings(steps=1250))  # of the part that watches films
 
 
 # What each recipe begins from.
