@@ -15,15 +15,13 @@ from ami.data.episodes import Store
 from ami.worlds import gym, rooms
 
 COLLECTED = "collected.json"  # in a store's folder: how it was recorded, and the CPU-seconds that it took
-ALL, MIXED = "two-rooms/all", "two-rooms/mixed"
-_FAMILIES = {ALL: rooms.FAMILIES, MIXED: ("wall", "door", "wall", "fixed", "wall", rooms.SEALED)}
+ALL = "two-rooms/all"
 WORLDS = {
     "two-rooms/fixed": "two rooms seen from above; the wall and its door stand in the middle",
     "two-rooms/door": "the same; the door is somewhere else in each episode",
     "two-rooms/wall": "the same; wall and door are somewhere else in each episode",
     f"two-rooms/{rooms.SEALED}": "the same; the wall is somewhere else in each episode and has no door",
     ALL: "fixed, door and wall in equal shares, in one store",
-    MIXED: "half of it wall, the other half door, fixed and sealed",
     "drawn-films": "movers over a textured background; the camera pans in half of the films, nobody acts",
     "push-t": "a pusher and a T-shaped block on a table, seen from above (needs the extra 'worlds', as all below)",
     "reacher": "an arm of two joints, seen from above",
@@ -39,11 +37,11 @@ _SEEDS = 10_000  # at most so many such groups to a seed, so that no two seeds s
 def collect(world: str, out: Path, episodes: int, steps: int, seed: int, bars: Bars) -> Store:
     """Record episodes into a new store at ``out``, which appears when all are there.
 
-    A mixture takes its families in turn, so that every stretch of the store holds all of them. A few episodes
+    ``two-rooms/all`` takes its families in turn, so that every stretch of the store holds all of them. A few episodes
     are recorded at a time, each time from a seed of its own: what a seed gives does not depend on the machine.
     """
     refuse_used(out)
-    names = [f"two-rooms/{family}" for family in _FAMILIES[world]] if world in _FAMILIES else [world]
+    names = [f"two-rooms/{family}" for family in rooms.FAMILIES] if world == ALL else [world]
     if episodes < len(names) or steps < 2 or seed < 0:
         raise ValueError(
             f"{episodes} episodes of {steps} steps from seed {seed} were asked for; at least {len(names)} of 2 steps "

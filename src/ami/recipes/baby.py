@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from ami.data.episodes import Store
@@ -20,7 +20,7 @@ from ami.training.optim import Optimisation
 from ami.training.perceived import PerceivedStore
 from ami.training.run import Recipe
 from ami.training.ways import BEFORE, WaySettings, WayStore
-from ami.types import Embodiment
+from ami.types import Clip, Embodiment
 
 
 @dataclass(frozen=True)
@@ -129,17 +129,6 @@ def acting(name: str, stores: Mapping[str, Store], seed: int, settings: BabySett
         found = [WayStore(each, model, config.embodiments[kind], settings.ways) for kind, each in perceived.items()]
         return Loader([Source(each, BEFORE + 2, settings.reach_batch) for each in found], seed)
 
-    clips = gauge_clips(stores, held, settings.clip)
-    third = Stage(
-        "reach",
-        settings.reach,
-        lambda model: Reach(settings.precision == "bf16"),
-        ways,
-        settings.reach_optimisation,
-        frozen=("encoder", "predictor", "doors"),
-        gauge_every=max(settings.reach, 1),
-        gauge_clips=clips,
-    )
     return Recipe(
         name=name,
         settings=asdict(settings),
@@ -147,28 +136,51 @@ def acting(name: str, stores: Mapping[str, Store], seed: int, settings: BabySett
         seed=seed,
         build=lambda: _build(config, seed),
         left_out=left_out(stores, settings.clip),
-        stages=(
-            Stage(
-                "perceive",
-                settings.steps,
-                lambda model: Prediction(model, settings.objective),
-                pictures,
-                settings.optimisation,
-                weights=weights,
-                gauge_clips=clips,
-            ),
-            Stage(
-                "refine",
-                settings.refine,
-                lambda model: Dynamics(settings.objective.rollout, displace),
-                latents,
-                settings.refine_optimisation,
-                weights=weights,
-                frozen=("encoder",),
-                gauge_every=settings.refine,
-                gauge_clips=clips,
-            ),
-            *((third,) if reaches else ()),
+        stages=_stages(
+            settings, (pictures, latents, ways), weights, displace, gauge_clips(stores, held, settings.clip)
+        )[: 3 if reaches else 2],
+    )
+
+
+def _stages(
+    settings: BabySettings,
+    loaders: tuple[Callable[[JEPA], Loader], ...],
+    weights: Mapping[str, float],
+    displace: Mapping[str, float],
+    clips: tuple[Clip, ...],
+) -> tuple[Stage, ...]:
+    """Perceive and predict; predict better; learn ways. Each freezes what the one before it has learned."""
+    pictures, latents, ways = loaders
+    return (
+        Stage(
+            "perceive",
+            settings.steps,
+            lambda model: Prediction(model, settings.objective),
+            pictures,
+            settings.optimisation,
+            weights=weights,
+            gauge_clips=clips,
+        ),
+        Stage(
+            "refine",
+            settings.refine,
+            lambda model: Dynamics(settings.objective.rollout, displace),
+            latents,
+            settings.refine_optimisation,
+            weights=weights,
+            frozen=("encoder",),
+            gauge_every=settings.refine,
+            gauge_clips=clips,
+        ),
+        Stage(
+            "reach",
+            settings.reach,
+            lambda model: Reach(settings.precision == "bf16"),
+            ways,
+            settings.reach_optimisation,
+            frozen=("encoder", "predictor", "doors"),
+            gauge_every=max(settings.reach, 1),
+            gauge_clips=clips,
         ),
     )
 

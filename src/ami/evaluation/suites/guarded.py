@@ -14,11 +14,11 @@ from torch import Tensor
 from ami.agent import perceive
 from ami.evaluation.benchmark import Answer, Asking, Benchmark, Suite
 from ami.evaluation.suites.control import Pairs, shown
-from ami.evaluation.suites.reaching import BY_WAYS, ByWays, share
+from ami.evaluation.suites.reaching import BY_WAYS, ByWays, counted, share
 from ami.evaluation.suites.ways import WALL
 from ami.planning.guardrails import Away
 from ami.reasoning.readout import Readout, fit_readout
-from ami.types import Guardrail, Latent, Result, WorldModel
+from ami.types import Guardrail, Latent, WorldModel
 from ami.worlds.rooms import BAND, EMBODIMENT, HIGH, LOW, Rooms, sample_pairs, sample_positions, sample_rooms
 
 _FORBIDDEN, _LABELLED = 4, 5  # uses of the rooms' keys beside theirs
@@ -62,25 +62,12 @@ class GuardrailBenchmark:
         guarded = self._scores(model, pairs, forbidden, read, asking)
         seconds = time.perf_counter() - began
         free = self._scores(model, pairs, forbidden, None, asking)
-        results = []
-        for metric, wins in guarded.items():
-            told = share(wins)
-            results.append(
-                Result(
-                    benchmark=self.name,
-                    metric=metric,
-                    value=told.value,
-                    low=told.low,
-                    high=told.high,
-                    n=n,
-                    unit="share",
-                    seeds=(asking.seed,),
-                    interval="Wilson 95 %",
-                    baselines={"unguarded": share(free[metric])},
-                    seconds=seconds,
-                )
+        return Answer(
+            tuple(
+                counted(self.name, metric, wins, {"unguarded": share(free[metric])}, seed=asking.seed, seconds=seconds)
+                for metric, wins in guarded.items()
             )
-        return Answer(tuple(results))
+        )
 
     def _scores(
         self, model: WorldModel, pairs: Pairs, forbidden: np.ndarray, read: Readout | None, asking: Asking

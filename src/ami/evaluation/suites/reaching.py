@@ -118,22 +118,47 @@ def results(
     """A result for each metric: the attempt called ``model``, with all others as its baselines."""
     model, others = attempts["model"], {who: each for who, each in attempts.items() if who != "model"}
     return tuple(
-        Result(
-            benchmark=name,
-            metric=metric,
-            value=(interval := share(wins)).value,
-            low=interval.low,
-            high=interval.high,
-            n=len(wins),
-            unit="share",
-            seeds=(seed,),
-            interval="Wilson 95 %",
-            baselines={who: share(other.scores()[metric]) for who, other in others.items()},
+        counted(
+            name,
+            metric,
+            wins,
+            {who: share(other.scores()[metric]) for who, other in others.items()},
+            seed=seed,
             seconds=seconds,
             model_calls=model.model_calls,
             details={"by_distance": distances.told(metric, attempts), "episodes": log},
         )
         for metric, wins in model.scores().items()
+    )
+
+
+def counted(
+    name: str,
+    metric: str,
+    wins: Bool[np.ndarray, "n"],
+    baselines: Mapping[str, Interval],
+    *,
+    seed: int,
+    seconds: float,
+    model_calls: int = 0,
+    details: Mapping[str, Any] | None = None,
+) -> Result:
+    """How often something happened in episodes, as a result."""
+    told = share(wins)
+    return Result(
+        benchmark=name,
+        metric=metric,
+        value=told.value,
+        low=told.low,
+        high=told.high,
+        n=len(wins),
+        unit="share",
+        seeds=(seed,),
+        interval="Wilson 95 %",
+        baselines=baselines,
+        seconds=seconds,
+        model_calls=model_calls,
+        details=details,
     )
 
 

@@ -13,9 +13,9 @@ from ami.agent import Agent, perceive
 from ami.evaluation.benchmark import Answer, Asking, Benchmark, Suite
 from ami.evaluation.statistics import wilson
 from ami.evaluation.suites.control import Pairs, Played, RoomsBenchmark, shown
-from ami.evaluation.suites.reaching import BY_WAYS, ByWays, share
+from ami.evaluation.suites.reaching import BY_WAYS, ByWays, counted, share
 from ami.planning.sampling import SamplingSettings
-from ami.types import Latent, Result, WorldModel
+from ami.types import Latent, WorldModel
 from ami.worlds.rooms import EMBODIMENT, REPEAT, SEALED, Rooms, explore, sample_pairs, sample_rooms
 
 _WALK, _NO_PLAN = 2, 3  # uses of the rooms' keys beside theirs
@@ -117,21 +117,8 @@ class NoPlanBenchmark:
         if asking.untrained is not None:
             fewer = min(n, asking.baseline_n or n)
             others["untrained"] = share(self._none(asking.untrained, fewer, asking))
-        told = share(none)
-        found = Result(
-            benchmark=self.name,
-            metric="no_plan_right" if self.sealed else "no_plan_wrong",
-            value=told.value,
-            low=told.low,
-            high=told.high,
-            n=n,
-            unit="share",
-            seeds=(asking.seed,),
-            interval="Wilson 95 %",
-            baselines=others,
-            seconds=time.perf_counter() - began,
-        )
-        return Answer((found,))
+        metric, seconds = "no_plan_right" if self.sealed else "no_plan_wrong", time.perf_counter() - began
+        return Answer((counted(self.name, metric, none, others, seed=asking.seed, seconds=seconds),))
 
     def _none(self, model: WorldModel, n: int, asking: Asking) -> Bool[np.ndarray, "n"]:
         drawn = [
