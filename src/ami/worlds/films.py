@@ -18,6 +18,7 @@ from jaxtyping import Float, Int, UInt8
 
 from ami.data.episodes import Episode
 from ami.types import Embodiment
+from ami.worlds.drawing import draw_shapes, textures
 
 SIZE = 64  # px on a side
 FRAMES = 16
@@ -29,6 +30,7 @@ _MOVERS = 4  # at most; A and B come first
 _COLOURS = np.array([[205, 60, 60], [60, 75, 205], [60, 170, 70], [60, 170, 70]], np.float32)
 _SPREAD = 40.0  # of each colour channel, either way
 _CELLS = 8.0, 3.0  # px between the knots of the background's two octaves
+_LIGHT = 70.0, 185.0  # of the background's colour channels, in the mean
 _CONTRAST = 40.0  # of each octave in each colour channel, either way
 _CHUNK = 8  # films drawn at a time: what a chunk needs stays in cache
 
@@ -93,80 +95,33 @@ def draw(films: Films, frames: int, rng: np.random.Generator) -> Iterator[UInt8[
     for first in range(0, len(films), _CHUNK):
         rows = slice(first, first + _CHUNK)
         camera = films.camera[rows]
-        picture = _backgrounds(camera, frames, rng)
+        picture = textures(
+            _offsets(camera, frames),
+            rng,
+            size=SIZE,
+            reach=_reach(frames),
+            cells=_CELLS,
+            contrast=_CONTRAST,
+            light=_LIGHT,
+        )
         for mover in reversed(range(_MOVERS)):  # A is nearest
             there = np.flatnonzero(films.count[rows] > mover)
             chosen = there + first
             look = films.size[chosen, mover], films.shape[chosen, mover], films.colour[chosen, mover]
-            _draw_mover(picture, there, position[chosen, mover], *look)
+            draw_shapes(picture, there, position[chosen, mover], *look)
         for film, (left, width) in zip(picture, films.bar[rows], strict=True):
             if width:
                 film[:, :, int(left) : int(left + width)] = 30.0
         yield from (picture + 0.5).astype(np.uint8)
 
 
-def _backgrounds(
-    camera: np.ndarray, frames: int, rng: np.random.Generator
-) -> Float[np.ndarray, "films frames 64 64 3"]:
-    """Noise in two octaves, wider than the view, through which the view pans by parts of a pixel."""
-    films, reach = len(camera), int(np.ceil(PAN * (frames - 1))) + 1
-    wide = SIZE + reach
-    texture = rng.uniform(70.0, 185.0, (films, 1, 1, 3)).astype(np.float32)
-    for cell in _CELLS:
-        knots = int(np.ceil(wide / cell)) + 1
-        at = np.arange(wide, dtype=np.float32)[:, None] / cell
-        blend = np.clip(1.0 - np.abs(at - np.arange(knots, dtype=np.float32)), 0.0, 1.0)
-        noise = rng.uniform(-_CONTRAST, _CONTRAST, (films, 3, knots, knots)).astype(np.float32)
-        texture = texture + np.moveaxis(blend @ noise @ blend.T, 1, -1)
-    np.clip(texture, 0.0, 255.0, out=texture)
-    # The view begins at the end of the texture that it will pan away from.
-    offset = np.where(camera < 0, float(reach), 0.0)[:, None] + camera[:, None] * np.arange(frames)[:, None]
-    picture = np.empty((films, frames, SIZE, SIZE, 3), np.float32)
-    for film in range(films):
-        if not camera[film].any():
-            picture[film] = texture[film, :SIZE, :SIZE]
-            continue
-        for frame, (x, y) in enumerate(offset[film]):
-            column, row = min(int(x), reach - 1), min(int(y), reach - 1)
-            part = texture[film, row : row + SIZE + 1, column : column + SIZE + 1]
-            part = part[:-1] + np.float32(y - row) * (part[1:] - part[:-1])
-            picture[film, frame] = part[:, :-1] + np.float32(x - column) * (part[:, 1:] - part[:, :-1])
-    return picture
+def _offsets(camera: Float[np.ndarray, "films 2"], frames: int) -> Float[np.ndarray, "films frames 2"]:
+    """The view begins at the end of the texture that it will pan away from."""
+    return np.where(camera < 0, float(_reach(frames)), 0.0)[:, None] + camera[:, None] * np.arange(frames)[:, None]
 
 
-def _draw_mover(
-    picture: np.ndarray, there: np.ndarray, centre: np.ndarray, size: np.ndarray, shape: np.ndarray, colour: np.ndarray
-) -> None:
-    """Draw one mover into the films ``there``, all frames at once; only a square around it is touched."""
-    films, frames = centre.shape[:2]
-    reach = int(np.ceil(RADIUS[1])) + 1
-    corner = np.clip(np.floor(centre).astype(int) - reach, 0, SIZE - 2 * reach)
-    pixel = corner[..., None] + np.arange(2 * reach)
-    gap = (pixel + 0.5 - centre[..., None]).astype(np.float32)  # films, frames, (x, y), pixels
-    x, y = gap[:, :, 0, None, :], gap[:, :, 1, :, None]
-    half = size.astype(np.float32)[:, None, None, None]
-    outside = np.empty((films, frames, 2 * reach, 2 * reach), np.float32)  # px from the outline, inside negative
-    for number, distance in enumerate((_disc, _square, _triangle)):
-        rows = shape == number
-        outside[rows] = distance(x[rows], y[rows], half[rows])
-    alpha = np.clip(0.5 - outside, 0.0, 1.0)[..., None]
-    where = there[:, None, None, None], np.arange(frames)[:, None, None]
-    where = *where, pixel[:, :, 1, :, None], pixel[:, :, 0, None, :]
-    under = picture[where]
-    picture[where] = under + alpha * (colour.astype(np.float32)[:, None, None, None] - under)
-
-
-def _disc(x: np.ndarray, y: np.ndarray, half: np.ndarray) -> np.ndarray:
-    return np.hypot(x, y) - half
-
-
-def _square(x: np.ndarray, y: np.ndarray, half: np.ndarray) -> np.ndarray:
-    return np.maximum(np.abs(x), np.abs(y)) - 0.8 * half  # about the area of the disc
-
-
-def _triangle(x: np.ndarray, y: np.ndarray, half: np.ndarray) -> np.ndarray:
-    """Point up; its centre is that of its bounding square."""
-    return np.maximum(y - half, (2 * np.abs(x) - y - half) / 5**0.5)
+def _reach(frames: int) -> int:
+    return int(np.ceil(PAN * (frames - 1))) + 1
 
 
 def collect(count: int, frames: int = FRAMES, seed: int = 0) -> list[Episode]:
