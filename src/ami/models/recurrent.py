@@ -1,0 +1,200 @@
+"""A film lived through: each picture is a grid of tokens, and a memory on that grid holds what is out of sight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from ami.nn.grid import CELL, Grid, GridMemory, GridStem, Held
+from ami.nn.norm import EmbodimentNorm
+from ami.nn.predictors import ActionDoor
+from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
+
+_CHUNK = 256  # pictures at a time
+
+
+class RecurrentConfig(BaseModel):
+    """What must be known to build a recurrent JEPA. Unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    embodiments: dict[str, Embodiment]  # with action_mean and action_std where there are actions
+    picture: int = Field(64, ge=16, multiple_of=CELL, description="px on a side")
+    stem: int = Field(64, ge=8, multiple_of=2, description="width of the layers from pixels to tokens")
+    dim: int = Field(32, ge=2, description="numbers in a token")
+    memory: int = Field(64, ge=2, description="numbers held in each cell, out of sight")
+    width: int = Field(128, ge=8, description="of the layers of the memory")
+
+
+class RecurrentJEPA(WorldModel):
+    """Expect the next grid, look, be surprised, remember.
+
+    ``Belief.recurrent`` is (batch, tokens, memory + dim): in each cell the memory, and what is taken to be there. A
+    belief of any length of film costs the same, and is a value: it can be saved, compared, and changed so that it fits
+    what came later (:mod:`ami.reasoning.causes`).
+    """
+
+    def __init__(self, config: RecurrentConfig) -> None:
+        super().__init__()
+        self.config, self.embodiments, self.picture = config, config.embodiments, config.picture
+        self.side = config.picture // CELL
+        self.latent_shape = (self.side**2, config.dim)
+        names = tuple(sorted(config.embodiments))
+        self.stem = GridStem(config.stem, config.dim)
+        self.norm = EmbodimentNorm(names, config.dim)
+        self.memory = GridMemory(dim=config.dim, memory=config.memory, width=config.width)
+        self.doors = nn.ModuleDict(
+            {
+                name: ActionDoor(
+                    config.embodiments[name].action_mean, config.embodiments[name].action_std, config.width
+                )
+                for name in names
+            }
+        )
+
+    def encode(self, clip: Clip) -> Latent:
+        """Perceive each picture by itself. Needs video of the size that the model was built for."""
+        self._body(clip.embodiment)
+        if clip.latents is not None:
+            return Latent(clip.latents, clip.times)
+        if clip.video is None:
+            raise ValueError("this model perceives video, and the clip has none; record one with a camera")
+        side = self.config.picture
+        if clip.video.shape[2] != 1 or clip.video.shape[-2:] != (side, side):
+            frames, _, height, width = clip.video.shape[2:]
+            raise ValueError(
+                f"a step has {frames} pictures of {height} x {width} px; this model was built for one of {side} x {side}"
+            )
+        pictures = clip.video.flatten(0, 2)
+        if not len(pictures):
+            raise ValueError("the clip is empty: it has no rows or no steps, so there is nothing to perceive")
+        tokens = torch.cat([self.stem(part) for part in pictures.split(_CHUNK)])
+        flat = tokens.permute(0, 2, 3, 1).reshape(-1, self.config.dim)
+        values = self.norm(flat.float(), clip.embodiment)
+        return Latent(values.view(len(clip), clip.steps, *self.latent_shape), clip.times)
+
+    def believe(
+        self,
+        belief: Belief | None,
+        seen: Latent,
+        actions: Float[Tensor, "batch time action"] | None,
+        embodiment: str = "",
+    ) -> Belief:
+        """Live through the steps seen, one after another; the last is held as it was seen."""
+        name = embodiment if belief is None else belief.embodiment
+        self._check(name, actions, seen.steps - (belief is None))
+        held = None if belief is None else self._held(belief)
+        done = 0
+        for step in range(seen.steps):
+            grid = self._grid(seen.values[:, step])
+            if held is None:
+                held = self._first(grid, name)
+                continue
+            condition = self._condition(name, None if actions is None else actions[:, done], grid)
+            done += 1
+            held = self.memory.correct(held, self.memory.expect(held, condition)[0], grid, condition)
+        assert held is not None
+        last = Latent(seen.values[:, -1:], seen.times[:, -1:])
+        return Belief(name, last, recurrent=torch.cat([_tokens(held.memory), _tokens(held.now)], -1))
+
+    def predict(self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, horizon: int) -> Latent:
+        """Go on without looking."""
+        futures = self._imagine(belief, actions, horizon)
+        body = self._body(belief.embodiment)
+        times = belief.latents.times[:, -1:] + body.step_seconds * torch.arange(1, horizon + 1).to(belief.latents.times)
+        return Latent(torch.stack([_tokens(grid) for grid, _ in futures], 1), times)
+
+    def energy(
+        self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, future: Latent
+    ) -> Float[Tensor, "batch horizon"]:
+        """Squared distance from what was imagined over the squared distance that was expected, mean over the cells.
+
+        About 1 where everything is as usual, however much of it nobody can foresee.
+        """
+        futures = self._imagine(belief, actions, future.steps)
+        imagined = torch.stack([_tokens(grid) for grid, _ in futures], 1)
+        doubt = torch.stack([_tokens(doubt) for _, doubt in futures], 1)[..., 0]
+        return ((future.values - imagined).square().mean(-1) * torch.exp(-doubt)).mean(-1)
+
+    def live(
+        self, seen: Latent, actions: Tensor | None, embodiment: str, shown: Tensor | None = None
+    ) -> tuple[Float[Tensor, "batch time-1 tokens dim"], Float[Tensor, "batch time-1 tokens"]]:
+        """What was expected at each step after the first, and how far off it was expected to be.
+
+        ``shown`` (batch time) says which steps are looked at; at the others, what was expected is all there is.
+        """
+        held = self._first(self._grid(seen.values[:, 0]), embodiment)
+        expected, doubts = [], []
+        for step in range(1, seen.steps):
+            grid = self._grid(seen.values[:, step])
+            condition = self._condition(embodiment, None if actions is None else actions[:, step - 1], grid)
+            ahead, doubt = self.memory.expect(held, condition)
+            expected.append(_tokens(ahead))
+            doubts.append(_tokens(doubt)[..., 0])
+            if step < seen.steps - 1:
+                looked = grid if shown is None else torch.where(shown[:, step, None, None, None], grid, ahead)
+                held = self.memory.correct(held, ahead, looked, condition)
+        return torch.stack(expected, 1), torch.stack(doubts, 1)
+
+    def _imagine(self, belief: Belief, actions: Tensor | None, horizon: int) -> list[tuple[Grid, Grid]]:
+        self._check(belief.embodiment, actions, horizon)
+        held, futures = self._held(belief), []
+        for step in range(horizon):
+            condition = self._condition(belief.embodiment, None if actions is None else actions[:, step], held.now)
+            ahead, doubt = self.memory.expect(held, condition)
+            futures.append((ahead, doubt))
+            held = self.memory.correct(held, ahead, ahead, condition)
+        return futures
+
+    def _first(self, grid: Grid, name: str) -> Held:
+        """After the first picture, which nobody could expect."""
+        return self.memory.correct(self.memory.begin(grid), grid, grid, self._condition(name, None, grid))
+
+    def _held(self, belief: Belief) -> Held:
+        assert belief.recurrent is not None
+        memory, now = belief.recurrent.split([self.config.memory, self.config.dim], -1)
+        return Held(self._grid(memory), self._grid(now))
+
+    def _grid(self, tokens: Float[Tensor, "batch tokens channel"]) -> Grid:
+        return tokens.unflatten(1, (self.side, self.side)).permute(0, 3, 1, 2)
+
+    def _condition(self, name: str, action: Tensor | None, grid: Grid) -> Float[Tensor, "batch width"]:
+        door = cast(ActionDoor, self.doors[name])
+        return door(action, grid.new_zeros(len(grid), self.config.width))
+
+    def _check(self, name: str, actions: Tensor | None, steps: int) -> None:
+        body = self._body(name)
+        if actions is not None and tuple(actions.shape[1:]) != (steps, body.action_dim):
+            raise ValueError(
+                f"'{name}' needs actions of shape (batch, {steps}, {body.action_dim}); {tuple(actions.shape)} came"
+            )
+
+    def _body(self, name: str) -> Embodiment:
+        if name not in self.embodiments:
+            known = ", ".join(sorted(self.embodiments))
+            raise ValueError(f"this model was not trained with the embodiment '{name}'; it knows {known}")
+        return self.embodiments[name]
+
+
+def _tokens(grid: Grid) -> Float[Tensor, "batch tokens channel"]:
+    return grid.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def sized(embodiments: Mapping[str, Embodiment], size: str = "baby", picture: int = 64) -> RecurrentConfig:
+    """The settings of one size: ``baby``, ``tiny`` or ``small``."""
+    if size not in _SIZES:
+        raise ValueError(f"there is no size '{size}'; choose one of {', '.join(_SIZES)}")
+    stem, dim, memory, width = _SIZES[size]
+    return RecurrentConfig(
+        embodiments=dict(embodiments), picture=picture, stem=stem, dim=dim, memory=memory, width=width
+    )
+
+
+# One dial; each size doubles the widths of the one before it.
+#         stem, dim, memory, width
+_SIZES = {"baby": (64, 32, 64, 128), "tiny": (128, 64, 128, 256), "small": (256, 128, 256, 512)}

@@ -1,0 +1,82 @@
+"""Live through a film, look now and then, and expect what comes: how a recurrent JEPA learns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from ami import parallel
+from ami.models.recurrent import RecurrentJEPA
+from ami.objectives.regularizers import covariance, variance_hinge
+from ami.types import Clip, Objective, WorldModel
+
+
+@dataclass(frozen=True)
+class ForesightSettings:
+    """How films are lived through, and the weight of each loss."""
+
+    unseen: float = 0.6  # share of the moments of looking that are followed by some of not looking
+    longest: int = 8  # steps without a look
+    looks: int = 5  # steps of looking in between, at most
+    doubt: float = 0.05  # error of the expected error, in logarithms; it teaches nothing else
+    variance: float = 1.0  # hinge of what changes within a film
+    spread: float = 0.7  # deviation that it asks for; a token's own is 1
+    covariance: float = 0.1  # of what changes
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+class Foresight(Objective):
+    """Mean squared error of what was expected, steps ahead where nothing was shown, at every moment of a film.
+
+    The target is the same encoder's, and gradients pass: what keeps it from saying nothing is asked of the *changes*
+    of a cell between two moments of a film, which must vary and not all in one way (VICReg's two terms). What stays is
+    easily foretold and would otherwise be all that a code says; movers fill one cell in twenty.
+    """
+
+    least_deviation = 0.05
+
+    def __init__(self, settings: ForesightSettings | None = None) -> None:
+        super().__init__()
+        self.settings = settings or ForesightSettings()
+
+    def losses(self, model: WorldModel, clip: Clip, generator: torch.Generator) -> dict[str, Tensor]:
+        """``prediction``, ``doubt``, ``variance`` and ``covariance``."""
+        assert isinstance(model, RecurrentJEPA)
+        weigh = self.settings
+        shown = _looks(len(clip) * parallel.size(), clip.steps, weigh, generator)
+        shown = shown[parallel.rank() * len(clip) :][: len(clip)].to(clip.times.device)
+        other = torch.randperm(clip.steps, generator=generator)
+        with torch.autocast(clip.times.device.type, torch.bfloat16, enabled=weigh.precision == "bf16"):
+            seen = model.encode(clip)
+            expected, doubt = model.live(seen, clip.actions, clip.embodiment, shown)
+        error = (expected - seen.values[:, 1:]).square().mean(-1)
+        changes = (seen.values - seen.values[:, other]).flatten(0, 2)
+        return {
+            "prediction": error.mean(),
+            "doubt": weigh.doubt * (doubt - (error.detach() + 1e-4).log()).square().mean(),
+            "variance": weigh.variance * variance_hinge(changes, weigh.spread),
+            "covariance": weigh.covariance * covariance(changes),
+        }
+
+
+def _looks(
+    rows: int, steps: int, settings: ForesightSettings, generator: torch.Generator
+) -> Bool[Tensor, "rows steps"]:
+    """Which steps are looked at: runs of looking, and after some of them runs of not looking. The first always is."""
+    drawn = torch.rand(rows, steps, 3, generator=generator)
+    shown = torch.ones(rows, steps, dtype=torch.bool)
+    for row, chances in zip(shown, drawn.tolist(), strict=True):
+        step = 0
+        for look, whether, away in chances:
+            step += 1 + int(look * settings.looks)
+            if whether < settings.unseen:
+                gone = 1 + int(away * settings.longest)
+                row[step : step + gone] = False
+                step += gone
+            if step >= steps:
+                break
+    return shown

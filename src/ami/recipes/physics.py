@@ -1,0 +1,68 @@
+"""Learn how things move from films in which they do: a recurrent JEPA."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+
+from ami.data.episodes import Store
+from ami.data.loader import Loader, Source
+from ami.models.recurrent import RecurrentJEPA, sized
+from ami.nn.precision import fast_precision
+from ami.objectives.foresight import Foresight, ForesightSettings
+from ami.recipes.common import by_embodiment, gauge_clips, left_out, measured, sides
+from ami.training.loop import Stage, drawn_from
+from ami.training.optim import Optimisation
+from ami.training.run import Recipe
+
+
+@dataclass(frozen=True)
+class PhysicsSettings:
+    """All that decides what is learned of physics."""
+
+    size: str = "baby"  # the one dial: baby, tiny, small
+    picture: int = 64  # px on a side
+    precision: str = "auto"  # while it trains: "fp32", "bf16", or "auto": what this machine does fast
+    steps: int = 3000
+    clip: int = 24  # steps in a training clip
+    batch: int = 16  # clips
+    objective: ForesightSettings = field(default_factory=ForesightSettings)
+    optimisation: Optimisation = field(default_factory=lambda: Optimisation(rate=3e-3, warmup=50))
+
+
+PHYSICS = PhysicsSettings()
+
+
+def physics(stores: Sequence[Store], seed: int = 0, settings: PhysicsSettings = PHYSICS) -> Recipe:
+    """A recurrent JEPA from films, with or without actions: it expects, looks, and remembers."""
+    found = by_embodiment(stores)
+    precision = fast_precision() if settings.precision == "auto" else settings.precision
+    settings = replace(settings, precision=precision)
+    objective = replace(settings.objective, precision=precision)
+    train = {name: sides(store)[0] for name, store in found.items()}
+    held = {name: sides(store)[1] for name, store in found.items()}
+    bodies = {name: measured(store, train[name]) for name, store in found.items()}
+    config = sized(bodies, settings.size, settings.picture)
+    sources = [Source(store, settings.clip, settings.batch, episodes=train[name]) for name, store in found.items()]
+
+    def build() -> RecurrentJEPA:
+        with drawn_from(seed):
+            return RecurrentJEPA(config)
+
+    stage = Stage(
+        "expect",
+        settings.steps,
+        lambda model: Foresight(objective),
+        lambda model: Loader(sources, seed),
+        settings.optimisation,
+        gauge_clips=gauge_clips(found, held, settings.clip),
+    )
+    return Recipe(
+        name="physics",
+        settings=asdict(settings),
+        data={name: store.digest for name, store in found.items()},
+        seed=seed,
+        build=build,
+        stages=(stage,),
+        left_out=left_out(found, settings.clip),
+    )
