@@ -50,9 +50,9 @@ def test_a_mind_survives_its_checkpoint(tmp_path: Path) -> None:
     assert checkpoint.digest(tmp_path / "kept") == checkpoint.digest(made)
 
 
-def test_nobody_both_acts_and_only_watches() -> None:
+def test_nobody_belongs_to_two_parts() -> None:
     twice = Embodiment("film", 0.2, (-1.0,), (1.0,))
-    with pytest.raises(ValueError, match="'film' cannot act and only watch"):
+    with pytest.raises(ValueError, match="'film' cannot belong to two parts"):
         Mind(MindConfig(acting=acting.sized("baby", {"film": twice}), watching=watching.sized("baby", {"film": FILM})))
     with pytest.raises(ValueError, match="'dog'; it knows arm, film"):
         mind().part("dog")

@@ -56,14 +56,18 @@ def test_time_can_be_run_back():
 
 def test_drag_takes_its_share_in_every_frame():
     movers, stage = still(1)
-    movers = replace(movers, going=movers.going + np.array([[[2.0, 0.0], [0.0, 0.0], [0.0, 0.0]]]), there=np.eye(3)[:1] > 0)
+    movers = replace(
+        movers, going=movers.going + np.array([[[2.0, 0.0], [0.0, 0.0], [0.0, 0.0]]]), there=np.eye(3)[:1] > 0
+    )
     _, velocity = paths(movers, replace(stage, drag=np.array([0.1])), 5)
     np.testing.assert_allclose(velocity[0, 0, :, 0], 2.0 * 0.9 ** np.arange(5))
 
 
 def test_what_falls_lands_and_what_hangs_stays_until_its_rope_is_pulled():
     movers, stage = still(3)
-    movers = replace(movers, position=movers.position + np.array([20.0, 25.0]), there=np.array([[True, False, False]] * 3))
+    movers = replace(
+        movers, position=movers.position + np.array([20.0, 25.0]), there=np.array([[True, False, False]] * 3)
+    )
     rope = np.array([[0.0] * 4, *[[19.0, -9.0, 21.0, 19.0]] * 2])
     stage = replace(stage, gravity=np.full(3, 0.25), floor=np.full(3, 58.0), rope=rope, pull=np.array([0.0, 0.0, 2.0]))
     position, _ = paths(movers, stage, 60)

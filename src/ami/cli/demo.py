@@ -24,15 +24,14 @@ from ami.cli.asking import ask_about, held_out
 from ami.cli.collecting import ALL, collect
 from ami.cli.refuse import refuse_used
 from ami.cli.show import Bars, Outcome, with_lines
-from ami.cli.training import train
+from ami.cli.training import Settings, train
 from ami.data.episodes import Store
 from ami.data.ingest import ingest
 from ami.data.video import SUFFIXES
 from ami.evaluation.ask import Question
 from ami.evaluation.report import DOCUMENT, Checkpoint, Code, Report, Suite, read_report, table, write_report
 from ami.evaluation.suites import SUITES
-from ami.recipes.baby import SETTINGS, BabySettings
-from ami.recipes.films import FilmSettings
+from ami.recipes.baby import SETTINGS
 from ami.types import Interval, Result
 from ami.worlds import films as drawn
 
@@ -45,7 +44,7 @@ class Scale:
     """How much of everything."""
 
     recipe: str = "baby"
-    settings: BabySettings | FilmSettings = SETTINGS["baby"]
+    settings: Settings = SETTINGS["baby"]
     world: str = ALL  # of Two Rooms
     episodes: int = 900
     steps: int = 65  # model steps in each

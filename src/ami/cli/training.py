@@ -13,32 +13,41 @@ from ami.data.episodes import Store
 from ami.recipes import RECIPES, scale
 from ami.recipes.baby import SETTINGS, BabySettings
 from ami.recipes.films import VIDEO, FilmSettings
+from ami.recipes.physics import PHYSICS, PhysicsSettings
 from ami.training.estimate import UTILISATION, Cluster
 from ami.training.run import Tick
 from ami.training.run import train as train_recipe
 
+Settings = BabySettings | FilmSettings | PhysicsSettings
 
-def settings_of(recipe: str, size: str | None = None, steps: int | None = None) -> BabySettings | FilmSettings:
+
+def settings_of(recipe: str, size: str | None = None, steps: int | None = None) -> Settings:
     """A recipe's settings, with another size, or with ``steps`` in all: its stages keep their proportion.
 
-    For a baby they are the steps of the part that acts, and the part that watches is given its share besides.
+    For a baby they are the steps of the part that acts, and every other part is given its share besides.
     """
-    settings = SETTINGS.get(recipe, VIDEO)
+    known: dict[str, Settings] = {**SETTINGS, "video": VIDEO, "physics": PHYSICS}
+    settings = known[recipe]
     if size is not None:
         settings = replace(settings, size=size)
-    if isinstance(settings, FilmSettings):
+    if not isinstance(settings, BabySettings):
         if steps is not None and steps < 1:
             raise ValueError(f"{steps} steps were asked for; at least 1 is needed")
         return replace(settings, steps=steps or settings.steps)
     if size is not None:
-        settings = replace(settings, films=replace(settings.films, size=size))
+        settings = replace(
+            settings, films=replace(settings.films, size=size), physics=replace(settings.physics, size=size)
+        )
     if steps is not None:
         if steps < 2:
             raise ValueError(f"{steps} steps were asked for; at least 2 are needed, one for each stage")
         share = steps / (settings.steps + settings.refine)
         first = min(max(round(share * settings.steps), 1), steps - 1)
-        films = replace(settings.films, steps=max(round(share * settings.films.steps), 1))
-        settings = replace(settings, steps=first, refine=steps - first, films=films)
+        others = {
+            name: replace(each, steps=max(round(share * each.steps), 1))
+            for name, each in (("films", settings.films), ("physics", settings.physics))
+        }
+        settings = replace(settings, steps=first, refine=steps - first, **others)
     return settings
 
 
@@ -49,7 +58,7 @@ def train(
     seed: int,
     bars: Bars,
     *,
-    settings: BabySettings | FilmSettings,
+    settings: Settings,
     resume: bool = False,
 ) -> Path:
     """Train by a recipe; the checkpoint's folder, whose provenance says what the gauges warned of."""

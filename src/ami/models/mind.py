@@ -1,49 +1,68 @@
-"""One model for everything: a part that acts and a part that watches, in one checkpoint."""
+"""One model for everything: a part that acts, one that watches and one that expects, in one checkpoint."""
 
 from __future__ import annotations
+
+from itertools import combinations
 
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from ami.models.jepa import JEPA, JEPAConfig
+from ami.models.recurrent import RecurrentConfig, RecurrentJEPA
 from ami.models.vjepa import VJEPA, VJEPAConfig
 from ami.types import Belief, Clip, Latent, WorldModel
 
 
 class MindConfig(BaseModel):
-    """The settings of both parts. Unknown keys are errors."""
+    """The settings of all parts; it may lack one that watches or one that expects. Unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     acting: JEPAConfig
-    watching: VJEPAConfig
+    watching: VJEPAConfig | None = None
+    expecting: RecurrentConfig | None = None
+
+
+PARTS = ("acting", "watching", "expecting")
 
 
 class Mind(WorldModel):
-    """An embodiment that acts is answered by a JEPA, one that only watches by a V-JEPA.
+    """Who acts is answered by a JEPA, who watches by a V-JEPA, and who lives through films by a recurrent JEPA.
 
-    Who acts needs a few numbers that a planner can roll out a thousand times; a film needs its whole grid of tokens.
-    Today the parts share nothing but the checkpoint, its digest and the recipe that trains both.
+    Who acts needs a few numbers that a planner can roll out a thousand times; what a film shows needs a whole grid of
+    tokens; and what it hides needs a memory of that grid. Today the parts share nothing but the checkpoint, its digest
+    and the recipe that trains them all.
     """
 
     def __init__(self, config: MindConfig) -> None:
         super().__init__()
-        if both := config.acting.embodiments.keys() & config.watching.embodiments.keys():
-            raise ValueError(f"'{min(both)}' cannot act and only watch; give it to one part")
+        given = {name: part for name in PARTS if (part := getattr(config, name)) is not None}
+        for one, other in combinations(given.values(), 2):
+            if twice := one.embodiments.keys() & other.embodiments.keys():
+                raise ValueError(f"'{min(twice)}' cannot belong to two parts of a mind; give it to one")
         self.config = config
-        self.acting, self.watching = JEPA(config.acting), VJEPA(config.watching)
-        self.embodiments = {**self.acting.embodiments, **self.watching.embodiments}
-        self.latent_shape, self.causal = self.acting.latent_shape, self.watching.causal
-        self.frames, self.picture = self.watching.frames, self.watching.picture
+        self.acting = JEPA(config.acting)
+        self.watching = None if config.watching is None else VJEPA(config.watching)
+        self.expecting = None if config.expecting is None else RecurrentJEPA(config.expecting)
+        self.embodiments = {name: body for part in self.parts for name, body in part.embodiments.items()}
+        self.latent_shape, self.picture = self.acting.latent_shape, self.acting.picture
+        self.causal = all(part.causal for part in self.parts)
+        self.frames = max(part.frames for part in self.parts)
         self.reaches = self.acting.reaches
+
+    @property
+    def parts(self) -> list[WorldModel]:
+        """Those that it has."""
+        return [part for part in (self.acting, self.watching, self.expecting) if part is not None]
 
     def part(self, embodiment: str) -> WorldModel:
         """Who answers for an embodiment."""
-        if embodiment not in self.embodiments:
-            known = ", ".join(sorted(self.embodiments))
-            raise ValueError(f"this model was not trained with the embodiment '{embodiment}'; it knows {known}")
-        return self.acting if embodiment in self.acting.embodiments else self.watching
+        for part in self.parts:
+            if embodiment in part.embodiments:
+                return part
+        known = ", ".join(sorted(self.embodiments))
+        raise ValueError(f"this model was not trained with the embodiment '{embodiment}'; it knows {known}")
 
     def encode(self, clip: Clip) -> Latent:
         """As its part does."""

@@ -68,7 +68,7 @@ class RecurrentJEPA(WorldModel):
         if clip.video.shape[2] != 1 or clip.video.shape[-2:] != (side, side):
             frames, _, height, width = clip.video.shape[2:]
             raise ValueError(
-                f"a step has {frames} pictures of {height} x {width} px; this model was built for one of {side} x {side}"
+                f"a step has {frames} pictures of {height} x {width} px; this model is built for one of {side} x {side}"
             )
         pictures = clip.video.flatten(0, 2)
         if not len(pictures):

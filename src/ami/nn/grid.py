@@ -63,9 +63,8 @@ class GridMemory(nn.Module):
         self.doubt = nn.Conv2d(width, 1, 1)
         nn.init.zeros_(self.change.weight)
         nn.init.zeros_(self.doubt.weight)
-        with torch.no_grad():  # an untrained memory changes slowly and believes what it sees
-            self.gates.bias[:memory] = -1.0
-            self.gates.bias[-1] = 2.0
+        bias = torch.cat([torch.full((memory,), -1.0), torch.zeros(memory), torch.tensor([2.0])])
+        self.gates.bias = nn.Parameter(bias)  # an untrained memory changes slowly and believes what it sees
 
     def begin(self, seen: Grid) -> Held:
         """Before anything but the first picture was seen."""

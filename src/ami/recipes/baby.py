@@ -14,7 +14,8 @@ from ami.objectives.prediction import Dynamics, Prediction, PredictionSettings
 from ami.objectives.reach import Reach
 from ami.recipes.common import by_embodiment, gauge_clips, left_out, measured, sides
 from ami.recipes.films import FilmSettings, video
-from ami.recipes.mind import both
+from ami.recipes.mind import joined
+from ami.recipes.physics import PhysicsSettings, physics
 from ami.training.loop import Stage, drawn_from
 from ami.training.optim import Optimisation
 from ami.training.perceived import PerceivedStore
@@ -53,6 +54,8 @@ class BabySettings:
         default_factory=lambda: Optimisation(rate=3e-3, warmup=50, weight_decay=1e-4)
     )
     films: FilmSettings = field(default_factory=lambda: FilmSettings(steps=1250))  # of the part that watches films
+    lives: tuple[str, ...] = ("physics",)  # embodiments whose films are lived through, by the part that expects
+    physics: PhysicsSettings = field(default_factory=PhysicsSettings)  # of that part
 
 
 # What each recipe begins from.
@@ -66,18 +69,26 @@ PLAN = BabySettings(steps=1500, refine=3000, reach=2500)
 
 
 def baby(stores: Sequence[Store], seed: int = 0, settings: BabySettings | None = None) -> Recipe:
-    """One model for all the experience it is given: a part learns to act where somebody acts, one to watch films."""
+    """One model for all the experience it is given: a part learns to act where somebody acts, one to watch films, and
+    one to expect what happens in those that are lived through step by step.
+    """
     settings = settings or SETTINGS["baby"]
     found = by_embodiment(stores)
-    bodies = {kind: store for kind, store in found.items() if store.embodiment.action_dim}
-    films = [store for kind, store in found.items() if kind not in bodies]
+    lived = [store for kind, store in found.items() if kind in settings.lives]
+    bodies = {kind: store for kind, store in found.items() if store.embodiment.action_dim and store not in lived}
+    films = [store for kind, store in found.items() if not store.embodiment.action_dim and store not in lived]
     if not bodies:
-        raise ValueError(f"nobody acts in {films[0].folder}; the recipe 'video' learns from films alone")
-    acts = acting("baby", bodies, seed, settings)
-    if not films:
-        return acts
-    watches = video(films, seed, settings.films)
-    return both("baby", acts, watches, {**acts.settings, "films": watches.settings})
+        raise ValueError(f"nobody acts in {stores[0].folder}; the recipes 'video' and 'physics' learn from films alone")
+    parts = {"acting": acting("baby", bodies, seed, settings)}
+    if films:
+        parts["watching"] = video(films, seed, settings.films)
+    if lived:
+        parts["expecting"] = physics(lived, seed, settings.physics)
+    if len(parts) == 1:
+        return parts["acting"]
+    told = {"watching": "films", "expecting": "physics"}
+    own = {told[part]: recipe.settings for part, recipe in parts.items() if part in told}
+    return joined("baby", parts, {**parts["acting"].settings, **own})
 
 
 def bridge(stores: Sequence[Store], seed: int = 0, settings: BabySettings | None = None) -> Recipe:

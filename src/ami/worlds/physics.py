@@ -65,7 +65,7 @@ def paths(
     frames: int,
     gusts: Float[np.ndarray, "films gaps 2"] | None = None,
 ) -> tuple[Float[np.ndarray, "films movers frames 2"], Float[np.ndarray, "films movers frames 2"]]:
-    """Positions and velocities in the world at every frame; ``gusts`` (px per frame and frame) move all movers alike."""
+    """Positions and velocities in the world at every frame; ``gusts`` (px per frame and frame) move all alike."""
     position = np.zeros((len(movers), MOVERS, frames, 2))
     velocity = np.zeros_like(position)
     for moment in np.unique(stage.moment):

@@ -308,7 +308,7 @@ def _with_another(a: Scenes, b: Scenes, centre: np.ndarray, rng: np.random.Gener
 
 
 def _turned(scene: Scenes, turn: np.ndarray, principle: str) -> Scenes:
-    """Mirrored left to right where ``turn[:, 0]``; where ``turn[:, 1]`` x and y change places, if there is no gravity."""
+    """Mirrored left to right where ``turn[:, 0]``; where ``turn[:, 1]`` x and y change places, if nothing falls."""
     mirror = turn[:, 0]
     swap = turn[:, 1] & (scene.stage.gravity == 0)
 

@@ -4,7 +4,7 @@ A *quadruplet* has two ways in which a film can begin and two in which it can go
 and BA are not, and every frame of the impossible two is a frame of the possible two. So whatever is summed over frames,
 or over neighbouring frames, has the same sum on both sides, and a score made of it picks the right film of a pair
 exactly half of the time: that is the guard against shortcuts, by construction. Where A and B look different at the
-moment at which they are exchanged, something hides it: a screen (``hidden``), or, in full view, one grey frame, a blink.
+moment at which they are exchanged, something hides it: a screen (``hidden``) or, in full view, one grey frame, a blink.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ TRUTH = (*(f"{who}_{what}" for who in "ab" for what in _OF_MOVER), "camera_dx", 
 
 
 def _truth(scene: Scenes, frames: int, gusts: np.ndarray) -> np.ndarray:
-    """Of the first two movers where they are in the view, px, how fast in the world, and whether a screen hides them."""
+    """Where the first two movers are in the view, px, how fast in the world, and whether a screen hides them."""
     position, velocity = paths(scene.movers, scene.stage, frames, gusts)
     stage = scene.stage
     radius = scene.movers.radius[:, :, None]
