@@ -34,9 +34,9 @@ class RecurrentConfig(BaseModel):
 class RecurrentJEPA(WorldModel):
     """Expect the next grid, look, be surprised, remember.
 
-    ``Belief.recurrent`` is (batch, tokens, memory + dim): in each cell the memory, and what is taken to be there. A
-    belief of any length of film costs the same, and is a value: it can be saved, compared, and changed so that it fits
-    what came later (:mod:`ami.reasoning.causes`).
+    ``Belief.recurrent`` is (batch, tokens, memory + 2 dim): in each cell the memory, what is taken to show there, and
+    what would if nothing stood before it. A belief of any length of film costs the same, and is a value: it can be
+    saved, compared, and changed so that it fits what came later (:mod:`ami.reasoning.causes`).
     """
 
     def __init__(self, config: RecurrentConfig) -> None:
@@ -107,7 +107,7 @@ class RecurrentJEPA(WorldModel):
         futures = self._imagine(belief, actions, horizon)
         body = self._body(belief.embodiment)
         times = belief.latents.times[:, -1:] + body.step_seconds * torch.arange(1, horizon + 1).to(belief.latents.times)
-        return Latent(torch.stack([_tokens(grid) for grid, _ in futures], 1), times)
+        return Latent(torch.stack([_tokens(grid) for grid, _ in futures], 1)[..., : self.config.dim], times)
 
     def energy(
         self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, future: Latent
@@ -117,14 +117,14 @@ class RecurrentJEPA(WorldModel):
         About 1 where everything is as usual, however much of it nobody can foresee.
         """
         futures = self._imagine(belief, actions, future.steps)
-        imagined = torch.stack([_tokens(grid) for grid, _ in futures], 1)
+        imagined = torch.stack([_tokens(grid) for grid, _ in futures], 1)[..., : self.config.dim]
         doubt = torch.stack([_tokens(doubt) for _, doubt in futures], 1)[..., 0]
         return ((future.values - imagined).square().mean(-1) * torch.exp(-doubt)).mean(-1)
 
     def live(
         self, seen: Latent, actions: Tensor | None, embodiment: str, shown: Tensor | None = None
-    ) -> tuple[Float[Tensor, "batch time-1 tokens dim"], Float[Tensor, "batch time-1 tokens"]]:
-        """What was expected at each step after the first, and how far off it was expected to be.
+    ) -> tuple[Float[Tensor, "batch time-1 tokens layers*dim"], Float[Tensor, "batch time-1 tokens"]]:
+        """What was expected of both layers at each step after the first, and how far off of the first.
 
         ``shown`` (batch time) says which steps are looked at; at the others, what was expected is all there is.
         """
@@ -137,7 +137,8 @@ class RecurrentJEPA(WorldModel):
             expected.append(_tokens(ahead))
             doubts.append(_tokens(doubt)[..., 0])
             if step < seen.steps - 1:
-                looked = grid if shown is None else torch.where(shown[:, step, None, None, None], grid, ahead)
+                guess = ahead[:, : self.config.dim]
+                looked = grid if shown is None else torch.where(shown[:, step, None, None, None], grid, guess)
                 held = self.memory.correct(held, ahead, looked, condition)
         return torch.stack(expected, 1), torch.stack(doubts, 1)
 
@@ -148,16 +149,17 @@ class RecurrentJEPA(WorldModel):
             condition = self._condition(belief.embodiment, None if actions is None else actions[:, step], held.now)
             ahead, doubt = self.memory.expect(held, condition)
             futures.append((ahead, doubt))
-            held = self.memory.correct(held, ahead, ahead, condition)
+            held = self.memory.correct(held, ahead, ahead[:, : self.config.dim], condition)
         return futures
 
     def _first(self, grid: Grid, name: str) -> Held:
         """After the first picture, which nobody could expect."""
-        return self.memory.correct(self.memory.begin(grid), grid, grid, self._condition(name, None, grid))
+        begun = self.memory.begin(grid)
+        return self.memory.correct(begun, begun.now, grid, self._condition(name, None, grid))
 
     def _held(self, belief: Belief) -> Held:
         assert belief.recurrent is not None
-        memory, now = belief.recurrent.split([self.config.memory, self.config.dim], -1)
+        memory, now = belief.recurrent.tensor_split([self.config.memory], -1)
         return Held(self._grid(memory), self._grid(now))
 
     def _grid(self, tokens: Float[Tensor, "batch tokens channel"]) -> Grid:

@@ -40,7 +40,7 @@ class Held(NamedTuple):
     """What a grid memory holds after a step: what cannot be seen of it, and what is taken to be there."""
 
     memory: Grid
-    now: Grid
+    now: Grid  # of ``layers`` times ``dim`` channels: what shows, then what is behind
 
 
 class GridMemory(nn.Module):
@@ -49,39 +49,48 @@ class GridMemory(nn.Module):
     What is expected next is what is taken to be there now and a change read from the memory. What then comes changes
     the memory (a gated recurrence, every cell hears its neighbours) and, by a gain for each cell between 0 and 1, what
     is taken to be there. A gain of 0 leaves what was expected: a camera that blinks takes nothing away. Where nothing
-    is shown, what was expected is all that is seen. Sources: Kalman 1960 (prediction and correction); Shi et al. 2015,
-    "Convolutional LSTM network"; Ballas et al. 2016 (gated, on grids).
+    is shown, what was expected is all that is seen. Two layers are held of every cell, what shows and what would show
+    if nothing stood before it; only the first is compared with what comes. Sources: Kalman 1960 (prediction and
+    correction); Shi et al. 2015, "Convolutional LSTM network"; Ballas et al. 2016 (gated, on grids); Wang and Adelson
+    1994 (layers).
     """
+
+    layers = 2
 
     def __init__(self, *, dim: int, memory: int, width: int) -> None:
         super().__init__()
         self.dim, self.memory = dim, memory
-        self.look = nn.Conv2d(2 * dim + memory, width, 3, 1, 1)
-        self.gates = nn.Conv2d(width, 2 * memory + 1, 1)
+        self.look = nn.Conv2d((1 + self.layers) * dim + memory, width, 3, 1, 1)
+        self.gates = nn.Conv2d(width, 2 * memory + self.layers, 1)
         self.ahead = nn.Conv2d(memory, width, 3, 1, 1)
-        self.change = nn.Conv2d(width, dim, 1)
+        self.change = nn.Conv2d(width, self.layers * dim, 1)
         self.doubt = nn.Conv2d(width, 1, 1)
         nn.init.zeros_(self.change.weight)
         nn.init.zeros_(self.doubt.weight)
-        bias = torch.cat([torch.full((memory,), -1.0), torch.zeros(memory), torch.tensor([2.0])])
+        bias = torch.cat([torch.full((memory,), -1.0), torch.zeros(memory), torch.full((self.layers,), 2.0)])
         self.gates.bias = nn.Parameter(bias)  # an untrained memory changes slowly and believes what it sees
 
     def begin(self, seen: Grid) -> Held:
         """Before anything but the first picture was seen."""
         shape = len(seen), self.memory, *seen.shape[2:]
-        return Held(seen.new_zeros(shape).contiguous(memory_format=torch.channels_last), seen)
+        memory = seen.new_zeros(shape).contiguous(memory_format=torch.channels_last)
+        return Held(memory, seen.repeat(1, self.layers, 1, 1))
 
     def expect(self, held: Held, condition: Float[Tensor, "batch width"]) -> tuple[Grid, Grid]:
-        """The next grid, and the logarithm of its expected squared error in each cell, which teaches nothing else."""
+        """The next grid of all layers, and the logarithm of the squared error expected of the first in each cell.
+
+        The error that is expected teaches nothing else.
+        """
         hidden = torch.relu(self.ahead(held.memory) + condition[:, :, None, None])
         doubt = self.doubt(hidden.detach()).float().clamp(_LEAST, _MOST)
         return held.now + self.change(hidden).float(), doubt
 
     def correct(self, held: Held, expected: Grid, seen: Grid, condition: Float[Tensor, "batch width"]) -> Held:
-        """What is held after a look."""
-        heard = torch.cat([seen, seen - expected, held.memory], 1).contiguous(memory_format=torch.channels_last)
+        """What is held after a look; what was seen is the first layer's."""
+        missed = seen.repeat(1, self.layers, 1, 1) - expected
+        heard = torch.cat([seen, missed, held.memory], 1).contiguous(memory_format=torch.channels_last)
         gates = self.gates(torch.relu(self.look(heard) + condition[:, :, None, None])).float()
-        forget, new, gain = gates.split([self.memory, self.memory, 1], 1)
+        forget, new, gain = gates.split([self.memory, self.memory, self.layers], 1)
         forget = torch.sigmoid(forget)
         memory = (1 - forget) * held.memory + forget * torch.tanh(new)
-        return Held(memory, expected + torch.sigmoid(gain) * (seen - expected))
+        return Held(memory, expected + torch.sigmoid(gain).repeat_interleave(self.dim, 1) * missed)

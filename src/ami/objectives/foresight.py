@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, UInt8
 from torch import Tensor
 
 from ami import parallel
 from ami.models.recurrent import RecurrentJEPA
 from ami.objectives.regularizers import covariance, variance_hinge
-from ami.types import Clip, Objective, WorldModel
+from ami.types import Clip, Latent, Objective, WorldModel
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class ForesightSettings:
     variance: float = 1.0  # hinge of what changes within a film
     spread: float = 0.7  # deviation that it asks for; a token's own is 1
     covariance: float = 0.1  # of what changes
+    screens: float = 0.75  # share of the films before which a screen is put
+    behind: float = 1.0  # error of what was expected behind it
     precision: Literal["fp32", "bf16"] = "fp32"
 
 
@@ -35,6 +37,10 @@ class Foresight(Objective):
     The target is the same encoder's, and gradients pass: what keeps it from saying nothing is asked of the *changes*
     of a cell between two moments of a film, which must vary and not all in one way (VICReg's two terms). What stays is
     easily foretold and would otherwise be all that a code says; movers fill one cell in twenty.
+
+    Before most films a screen is put, an upright rectangle of one colour, and the model is asked for the film as it is
+    shown and, in its second layer, for the film as it is: V-JEPA's question, what the masked part of a film is in the
+    space of what is perceived, asked at every step of a memory. So it pays to go on with what went out of sight.
     """
 
     least_deviation = 0.05
@@ -44,19 +50,26 @@ class Foresight(Objective):
         self.settings = settings or ForesightSettings()
 
     def losses(self, model: WorldModel, clip: Clip, generator: torch.Generator) -> dict[str, Tensor]:
-        """``prediction``, ``doubt``, ``variance`` and ``covariance``."""
+        """``prediction``, ``behind``, ``doubt``, ``variance`` and ``covariance``."""
         assert isinstance(model, RecurrentJEPA)
         weigh = self.settings
         shown = _looks(len(clip) * parallel.size(), clip.steps, weigh, generator)
         shown = shown[parallel.rank() * len(clip) :][: len(clip)].to(clip.times.device)
         other = torch.randperm(clip.steps, generator=generator)
+        if clip.video is None:
+            raise ValueError("screens are put before pictures, and the clip has none; give clips with video")
+        hidden = screened(clip.video, weigh.screens, generator)
+        both = replace(clip, video=torch.cat([hidden, clip.video]), times=clip.times.repeat(2, 1))
         with torch.autocast(clip.times.device.type, torch.bfloat16, enabled=weigh.precision == "bf16"):
-            seen = model.encode(clip)
+            perceived = model.encode(both).values
+            seen, whole = Latent(perceived[: len(clip)], clip.times), perceived[len(clip) :].detach()
             expected, doubt = model.live(seen, clip.actions, clip.embodiment, shown)
-        error = (expected - seen.values[:, 1:]).square().mean(-1)
+        front, behind = expected.float().split(model.config.dim, -1)
+        error = (front - seen.values[:, 1:]).square().mean(-1)
         changes = (seen.values - seen.values[:, other]).flatten(0, 2)
         return {
             "prediction": error.mean(),
+            "behind": weigh.behind * (behind - whole[:, 1:]).square().mean(),
             "doubt": weigh.doubt * (doubt - (error.detach() + 1e-4).log()).square().mean(),
             "variance": weigh.variance * variance_hinge(changes, weigh.spread),
             "covariance": weigh.covariance * covariance(changes),
@@ -80,3 +93,27 @@ def _looks(
             if step >= steps:
                 break
     return shown
+
+
+def screened(
+    video: UInt8[Tensor, "batch time frames 3 height width"], share: float, generator: torch.Generator
+) -> UInt8[Tensor, "batch time frames 3 height width"]:
+    """The same films, before ``share`` of which a screen is put: hardly coloured, still or slowly moving all along."""
+    rows, steps = video.shape[:2]
+    size = min(video.shape[-2:])
+    chance = torch.rand(rows * parallel.size(), 10, generator=generator)[parallel.rank() * rows :][:rows]
+    video = video.clone()
+    for film, drawn in zip(video, chance.tolist(), strict=True):
+        put, moves, *numbers = drawn
+        if put >= share:
+            continue
+        wide, tall, x, y, right, down, light, tint = numbers
+        colour = (255 * (0.25 + 0.6 * light) * (1 - 0.3 * chance.new_tensor([tint, 1 - tint, put]))).to(torch.uint8)
+        for step in range(steps):
+            gone = (step - steps / 2) * (moves < 0.5) / 32  # of the view's side
+            box = [(x + gone * (right - 0.5), 0.06 + 0.22 * wide), (y + gone * (down - 0.5), 0.06 + 0.22 * tall)]
+            (left, end), (top, bottom) = (
+                (max(round(size * (middle - half)), 0), max(round(size * (middle + half)), 0)) for middle, half in box
+            )
+            film[step, :, :, top:bottom, left:end] = colour[:, None, None]
+    return video

@@ -74,7 +74,7 @@ def free(count: int, rng: np.random.Generator) -> Scenes:
     velocity = pace[..., None] * np.stack([np.cos(heading), np.sin(heading)], -1)
     there = np.arange(MOVERS) < rng.integers(1, MOVERS + 1, (count, 1))
     corner, side = rng.uniform(8.0, 40.0, (count, 2)), rng.uniform(12.0, 30.0, (count, 2))
-    screen = np.concatenate([corner, corner + side], -1) * (rng.random((count, 1)) < 0.5)
+    screen = np.concatenate([corner, corner + side], -1) * (rng.random((count, 1)) < 0.2)
     return _furnished(
         replace(movers, position=position, coming=velocity, going=velocity, there=there),
         replace(stage, screen=screen),

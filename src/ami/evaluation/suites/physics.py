@@ -1,0 +1,89 @@
+"""Could this have happened? Matched films of nine principles, in full view and behind a screen, camera still or moving."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from ami.evaluation.benchmark import Asking, Suite
+from ami.evaluation.suites.pairs import PairsBenchmark
+from ami.evaluation.violation import Twins
+from ami.reasoning.rules import Stepwise
+from ami.types import Clip, WorldModel
+from ami.worlds import violations
+from ami.worlds.scenes import PRINCIPLES
+
+_TOGETHER = 50  # quadruplets that are held in memory at once
+_ORDINARY = 300  # possible films without twins
+_APART = 1_000_003  # between the seeds of evaluations: no two share a film, and training draws from none of them
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Quadruplets of AMI's own physical world; ``held_out``: with shapes, hues and cameras that training never saw."""
+
+    principles: tuple[str, ...] = PRINCIPLES
+    hidden: tuple[bool, ...] = (False, True)
+    moving: tuple[bool, ...] = (False, True)
+    held_out: bool = False
+
+    @property
+    def protocol(self) -> tuple[str, ...]:
+        """How they are made, a plain sentence each."""
+        return (
+            "Films are drawn anew in quadruplets: two possible ones, and two that begin as the one and go on as the "
+            "other, exchanged behind a screen (occluded) or, where the two then look different, in one grey frame "
+            "(visible). Every frame of an impossible film is in a possible one, so no sum over frames or over "
+            "neighbouring frames can tell them apart.",
+        )
+
+    def twins(self, model: WorldModel, n: int, asking: Asking) -> Iterator[Twins]:
+        """``n`` pairs, half as many quadruplets, in each cell; the model has to know the embodiment ``physics``."""
+        cells = [(p, h, m) for h in self.hidden for m in self.moving for p in self.principles]
+        for place, (principle, hidden, moving) in enumerate(cells):
+            asking.tell("drawing and judging films", place, len(cells))
+            for first in range(0, (n + 1) // 2, _TOGETHER):
+                count = min(_TOGETHER, (n + 1) // 2 - first)
+                seed = [_APART + asking.seed, place, first]
+                drawn = violations.quadruplets(
+                    principle, count, seed, hidden=hidden, moving=moving, held_out=self.held_out
+                )
+                yield _twins(drawn, principle, hidden, moving, first)
+        asking.tell("drawing and judging films", len(cells), len(cells))
+
+    def ordinary(self, model: WorldModel, asking: Asking) -> tuple[Clip, ...]:
+        """Possible films as training has them, but none of those that it had."""
+        rng = np.random.default_rng([_APART + asking.seed, 1])
+        video, _, _ = violations.experience(_ORDINARY, rng)
+        return (_clip(video),)
+
+
+def _twins(drawn: violations.Quadruplets, principle: str, hidden: bool, moving: bool, first: int) -> Twins:
+    films, count = drawn.films, len(drawn.moment)
+    return Twins(
+        _clip(np.concatenate([films[0, 0], films[1, 1]])),
+        _clip(np.concatenate([films[0, 1], films[1, 0]])),
+        principle,
+        tuple(range(first, first + count)) * 2,
+        f"{'occluded' if hidden else 'visible'}/{'moving' if moving else 'fixed'}",
+        tuple(drawn.moment.tolist()) * 2,
+    )
+
+
+def _clip(video: UInt8[np.ndarray, "films frames 64 64 3"]) -> Clip:
+    """Films without actions: nobody says that no wind blew, and none did."""
+    pictures = torch.from_numpy(video).movedim(-1, 2)[:, :, None].contiguous()
+    times = torch.arange(video.shape[1]) * violations.EMBODIMENT.step_seconds
+    return Clip(violations.EMBODIMENT.name, times.expand(len(video), -1), pictures)
+
+
+_ASKED = PairsBenchmark("physics", Drawn(), Stepwise())
+SUITES = (
+    Suite("physics", ((_ASKED, 300),)),
+    Suite("physics-held-out", ((PairsBenchmark("physics-held-out", Drawn(held_out=True), Stepwise()), 300),)),
+)
+QUICK = PairsBenchmark("physics", Drawn(moving=(False,)), Stepwise())

@@ -1,0 +1,122 @@
+"""A recurrent JEPA: what it holds, what it expects, and how it is taught."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ami.models import contract
+from ami.models.recurrent import RecurrentJEPA, sized
+from ami.objectives.foresight import Foresight, ForesightSettings, screened
+from ami.types import Belief, Clip, Embodiment, Latent
+from ami.worlds.violations import EMBODIMENT, experience
+
+BODY = replace(EMBODIMENT, action_mean=(0.0, 0.0), action_std=(0.2, 0.2))
+
+
+def model(seed: int = 0) -> RecurrentJEPA:
+    """Untrained, but no longer expecting that nothing changes."""
+    torch.manual_seed(seed)
+    made = RecurrentJEPA(sized({BODY.name: BODY, "film": Embodiment("film", 0.1)}))
+    with torch.no_grad():
+        for parameter in made.memory.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return made.eval()
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    video, gusts, _ = experience(4, np.random.default_rng(0))
+    pictures = torch.from_numpy(video).movedim(-1, 2)[:, :, None].contiguous()
+    times = torch.arange(24).expand(4, -1) * BODY.step_seconds
+    return Clip(BODY.name, times, pictures, actions=torch.from_numpy(gusts).float())
+
+
+def test_it_keeps_the_contract_with_actions_and_without(clip: Clip) -> None:
+    short = clip.between(0, 8)
+    contract.check(model(), short)
+    contract.check(model(), replace(short, embodiment="film", actions=None))
+
+
+def test_living_through_a_film_expects_what_a_belief_at_each_step_predicts(clip: Clip) -> None:
+    made, short = model(), clip.between(0, 5)
+    with torch.no_grad():
+        seen = made.encode(short)
+        expected, _ = made.live(seen, short.actions, BODY.name)
+        belief = made.believe(None, Latent(seen.values[:, :4], seen.times[:, :4]), short.actions[:, :3], BODY.name)
+        ahead = made.predict(belief, short.actions[:, 3:], 1)
+    torch.testing.assert_close(expected[:, 3, :, : made.config.dim], ahead.values[:, 0])
+
+
+def test_what_is_not_shown_is_not_looked_at(clip: Clip) -> None:
+    made, short = model(), clip.between(0, 6)
+    shown = torch.ones(4, 6, dtype=torch.bool)
+    shown[:, 3] = False
+    with torch.no_grad():
+        seen = made.encode(short)
+        other = replace(seen, values=seen.values.clone())
+        other.values[:, 3] = 9.0
+        same, _ = made.live(other, short.actions, BODY.name, shown)
+        expected, _ = made.live(seen, short.actions, BODY.name, shown)
+        looked, _ = made.live(other, short.actions, BODY.name)
+    torch.testing.assert_close(same, expected)
+    assert not torch.allclose(looked, expected)
+
+
+def test_a_belief_is_a_value_and_costs_the_same_at_any_age(clip: Clip) -> None:
+    made = model()
+    with torch.no_grad():
+        seen = made.encode(clip)
+        begun = made.believe(None, Latent(seen.values[:, :10], seen.times[:, :10]), clip.actions[:, :9], BODY.name)
+        assert begun.recurrent is not None
+        kept = Belief(BODY.name, begun.latents, None, begun.recurrent.clone())
+        rest = Latent(seen.values[:, 10:], seen.times[:, 10:])
+        on = made.believe(begun, rest, clip.actions[:, 9:])
+        restored = made.believe(kept, rest, clip.actions[:, 9:])
+    assert on.recurrent is not None
+    assert restored.recurrent is not None
+    assert torch.equal(on.recurrent, restored.recurrent)
+    assert on.recurrent.shape == begun.recurrent.shape
+
+
+def test_screens_cover_some_films_and_leave_the_rest_as_they_are(clip: Clip) -> None:
+    assert clip.video is not None
+    many = clip.video.repeat(16, 1, 1, 1, 1, 1)
+    kept = many.clone()
+    covered = screened(many, 0.75, torch.Generator().manual_seed(0))
+    assert torch.equal(many, kept)
+    changed = (covered != many).flatten(1).any(1).float().mean()
+    assert 0.6 < changed < 0.9
+    assert (covered != many).any(2).any(2).float().mean() < 0.3  # of the view
+
+
+def test_it_is_taught_what_comes_and_what_is_behind(clip: Clip) -> None:
+    torch.manual_seed(0)
+    made, objective = RecurrentJEPA(sized({BODY.name: BODY})), Foresight(ForesightSettings())
+    optimiser = torch.optim.Adam(made.parameters(), 3e-3)
+    short, first = clip.between(0, 10), None
+    for step in range(12):
+        losses = objective.losses(made, short, torch.Generator().manual_seed(step))
+        assert set(losses) == {"prediction", "behind", "doubt", "variance", "covariance"}
+        first = first or losses
+        optimiser.zero_grad()
+        sum(losses.values(), torch.zeros(())).backward()
+        assert all(parameter.grad is not None for parameter in made.parameters())
+        optimiser.step()
+    assert first is not None
+    for name in ("prediction", "behind"):
+        assert losses[name] < first[name], name
+
+
+def test_what_does_not_fit_is_refused_in_a_sentence(clip: Clip) -> None:
+    made = model()
+    assert clip.video is not None
+    with pytest.raises(ValueError, match="this model is built for one of 64 x 64"):
+        made.encode(clip.with_video(clip.video[..., :32, :32]))
+    with pytest.raises(ValueError, match="needs actions of shape"):
+        made.believe(None, made.encode(clip), clip.actions[:, :3], BODY.name)
+    with pytest.raises(ValueError, match="screens are put before pictures"):
+        Foresight().losses(made, replace(clip, video=None), torch.Generator())
+    with pytest.raises(ValueError, match="no size 'giant'"):
+        sized({}, "giant")
