@@ -1,4 +1,4 @@
-"""Could this have happened? Matched films of nine principles, in full view and behind a screen, camera still or moving."""
+"""Could this have happened? Matched films of nine principles, in view and behind a screen, camera still or moving."""
 
 from __future__ import annotations
 
