@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -128,19 +129,33 @@ def bootstrap_auroc(
     """
     if not (np.isfinite(positive).all() and np.isfinite(negative).all()):
         raise ValueError("a score is NaN or infinite, so nothing can be ranked; find out why before asking")
-    value = auroc(positive, negative)
-    names = np.unique(clusters)
-    if len(names) < 2:
-        raise ValueError(f"{len(names)} cluster came; a bootstrap needs two or more to see how much they differ")
-    if value in (0.0, 1.0):
-        return clopper_pearson(len(names) * int(value), len(names), confidence)
-    members = [np.flatnonzero(clusters == name) for name in names]
+    value, groups = auroc(positive, negative), len(np.unique(clusters))
+    if groups >= 2 and value in (0.0, 1.0):
+        return clopper_pearson(groups * int(value), groups, confidence)
+    places, at = np.unique(np.concatenate([positive, negative]), return_inverse=True)
+    above, below = at[: len(positive)], at[len(positive) :]
     drawn = []
-    for chosen in rng.integers(len(names), size=(resamples, len(names))):
-        rows = np.concatenate([members[k] for k in chosen])
-        drawn.append(auroc(positive[rows], negative[rows]))
+    for weight in _redrawn(clusters, rng, resamples):
+        held = np.bincount(below, weight, len(places))
+        drawn.append(weight @ (held.cumsum() - held / 2)[above] / weight.sum() ** 2)
     tail = (1 - confidence) / 2
     return _around(value, *map(float, np.quantile(drawn, [tail, 1 - tail])))
+
+
+def bootstrap_median(
+    values: Float[np.ndarray, "n"],
+    clusters: Int[np.ndarray, "n"],
+    rng: np.random.Generator,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+) -> Interval:
+    """A median with a percentile interval that redraws whole clusters."""
+    if not np.isfinite(values).all():
+        raise ValueError("a value is NaN or infinite, so no median exists; find out why before asking")
+    drawn = [np.median(np.repeat(values, weight)) for weight in _redrawn(clusters, rng, resamples)]
+    tail = (1 - confidence) / 2
+    return _around(float(np.median(values)), *map(float, np.quantile(drawn, [tail, 1 - tail])))
 
 
 def bootstrap_r2(
@@ -180,6 +195,17 @@ def share_by_cluster(
         groups = len(np.unique(clusters))
         return clopper_pearson(groups * int(interval.value), groups)
     return interval
+
+
+def _redrawn(
+    clusters: Int[np.ndarray, "n"], rng: np.random.Generator, resamples: int
+) -> Iterator[Int[np.ndarray, "n"]]:
+    """How often each value comes when whole clusters are redrawn, again and again."""
+    names, member = np.unique(clusters, return_inverse=True)
+    if len(names) < 2:
+        raise ValueError(f"{len(names)} cluster came; a bootstrap needs two or more to see how much they differ")
+    for chosen in rng.integers(len(names), size=(resamples, len(names))):
+        yield np.bincount(chosen, minlength=len(names))[member]
 
 
 def _around(value: float, low: float, high: float) -> Interval:
