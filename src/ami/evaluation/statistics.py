@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -134,28 +134,34 @@ def bootstrap_auroc(
         return clopper_pearson(groups * int(value), groups, confidence)
     places, at = np.unique(np.concatenate([positive, negative]), return_inverse=True)
     above, below = at[: len(positive)], at[len(positive) :]
-    drawn = []
-    for weight in _redrawn(clusters, rng, resamples):
+
+    def weighted(weight: Float[np.ndarray, "n"]) -> float:
         held = np.bincount(below, weight, len(places))
-        drawn.append(weight @ (held.cumsum() - held / 2)[above] / weight.sum() ** 2)
-    tail = (1 - confidence) / 2
-    return _around(value, *map(float, np.quantile(drawn, [tail, 1 - tail])))
+        return float(weight @ (held.cumsum() - held / 2)[above] / weight.sum() ** 2)
+
+    return bootstrap(weighted, clusters, rng, confidence=confidence, resamples=resamples)
 
 
-def bootstrap_median(
-    values: Float[np.ndarray, "n"],
+def bootstrap(
+    statistic: Callable[[Int[np.ndarray, "n"]], float],
     clusters: Int[np.ndarray, "n"],
     rng: np.random.Generator,
     *,
     confidence: float = 0.95,
     resamples: int = 1000,
 ) -> Interval:
-    """A median with a percentile interval that redraws whole clusters."""
-    if not np.isfinite(values).all():
-        raise ValueError("a value is NaN or infinite, so no median exists; find out why before asking")
-    drawn = [np.median(np.repeat(values, weight)) for weight in _redrawn(clusters, rng, resamples)]
+    """Any statistic with a percentile interval that redraws whole clusters.
+
+    ``statistic`` is told how often each value comes, at first once. ``ValueError`` where there are fewer than two
+    clusters.
+    """
+    names, member = np.unique(clusters, return_inverse=True)
+    if len(names) < 2:
+        raise ValueError(f"{len(names)} cluster came; a bootstrap needs two or more to see how much they differ")
+    chosen = rng.integers(len(names), size=(resamples, len(names)))
+    drawn = [statistic(np.bincount(each, minlength=len(names))[member]) for each in chosen]
     tail = (1 - confidence) / 2
-    return _around(float(np.median(values)), *map(float, np.quantile(drawn, [tail, 1 - tail])))
+    return _around(statistic(np.ones(len(member), int)), *map(float, np.quantile(drawn, [tail, 1 - tail])))
 
 
 def bootstrap_r2(
@@ -195,17 +201,6 @@ def share_by_cluster(
         groups = len(np.unique(clusters))
         return clopper_pearson(groups * int(interval.value), groups)
     return interval
-
-
-def _redrawn(
-    clusters: Int[np.ndarray, "n"], rng: np.random.Generator, resamples: int
-) -> Iterator[Int[np.ndarray, "n"]]:
-    """How often each value comes when whole clusters are redrawn, again and again."""
-    names, member = np.unique(clusters, return_inverse=True)
-    if len(names) < 2:
-        raise ValueError(f"{len(names)} cluster came; a bootstrap needs two or more to see how much they differ")
-    for chosen in rng.integers(len(names), size=(resamples, len(names))):
-        yield np.bincount(chosen, minlength=len(names))[member]
 
 
 def _around(value: float, low: float, high: float) -> Interval:
