@@ -42,8 +42,8 @@ def given(suite: Suite, folders: Sequence[Path]) -> tuple[list[Store], list[Pair
         return [Store.open(folder) for folder in folders], []
     if len(folders) != 1:
         raise ValueError(
-            f"the suite {suite.name} asks about films that are published, and {len(folders)} folders came; name the one "
-            f"in which {suite.layout} was unpacked with --data"
+            f"the suite {suite.name} asks about published films, and {len(folders)} folders came; name with --data the "
+            f"one in which {suite.layout} was unpacked"
         )
     return [], find(folders[0], suite.layout)
 
