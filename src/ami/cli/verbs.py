@@ -77,7 +77,7 @@ class Suites(Verb):
         """Say what there is."""
         from ami.evaluation.suites import SUITES
 
-        return listed({name: ", ".join(f"{each.name} × {n}" for each, n in s.asked) for name, s in SUITES.items()})
+        return listed({name: suite.asks for name, suite in SUITES.items()})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,6 +86,12 @@ class Suite:
             "benchmarks": [{"name": each.name, "n": n, "settings": asdict(each)} for each, n in self.asked],  # pyright: ignore
         }
 
+    @property
+    def asks(self) -> str:
+        """What it asks, in a line."""
+        asked = ", ".join(f"{each.name} × {n}" for each, n in self.asked)
+        return asked if self.layout is None else f"{asked} at most: pairs of published films, whose folder is --data"
+
     @cached_property
     def digest(self) -> str:
         """sha256 over the canonical JSON: two reports with the same digest answer the same questions."""

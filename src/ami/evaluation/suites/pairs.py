@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from ami.evaluation.benchmark import Answer, Asking
-from ami.evaluation.films import passive
 from ami.evaluation.violation import (
     PIXELS,
     Judge,
@@ -82,7 +81,7 @@ class PairsBenchmark:
         heard: dict[str, list[Scores]] = {name: [] for name in judges}
         cells, quadruplets, notes = [], [], []
         for twins in self.source.twins(model, n, asking):
-            self._check(twins, passive(model).step_seconds)
+            self._check(twins, model.embodiments[twins.possible.embodiment].step_seconds)
             for name, judge in judges.items():
                 heard[name].append(judge.scores(twins))
             cells += [twins.cell] * len(twins.quadruplet)
@@ -124,7 +123,7 @@ class PairsBenchmark:
             )
 
     def _of_all(self, told: _Told, seed: int) -> Iterator[Result]:
-        name, wanted = f"{self.name}/all", 1 - self.level
+        name, wanted = f"{self.name}/all", round(1 - self.level, 9)
         yield _result(name, "pairwise", told, _pairwise, seed)
         yield _result(name, "auroc", told, _auroc, seed)
         for column, metric in enumerate(("false_alarms", "detected")):
@@ -143,9 +142,7 @@ class _Told:
     cells: Shaped[np.ndarray, "pairs"]
     quadruplet: Int[np.ndarray, "pairs"]
     scores: Mapping[str, Scores]
-    ordinary: Mapping[
-        str, Float[np.ndarray, "films"]
-    ]  # what it said of films without twins; empty where there are none
+    ordinary: Mapping[str, Float[np.ndarray, "films"]]  # what it said of films without twins, where there are any
 
     def rows(self, index: Bool[np.ndarray, "pairs"]) -> _Told:
         """Some of the pairs."""

@@ -77,4 +77,4 @@ def _step(seconds: float | None, fps: float, frames: int, steps: int) -> int | N
     return step if step < steps else None
 
 
-SUITES = tuple(Suite(name, ((PairsBenchmark(name, Published(name)), 100_000),), layout=name) for name in LAYOUTS)
+SUITES = tuple(Suite(name, ((PairsBenchmark(name, Published(name)), 10_000),), layout=name) for name in LAYOUTS)
