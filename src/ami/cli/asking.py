@@ -9,7 +9,9 @@ from pathlib import Path
 from ami.cli.collecting import collect_seconds
 from ami.cli.show import Bars
 from ami.data.episodes import Store
+from ami.data.pairs import Pair, find
 from ami.evaluation.ask import Question, ask, held_out_clip, suite_named
+from ami.evaluation.benchmark import Suite
 from ami.evaluation.report import Report
 from ami.evaluation.suites import SUITES
 from ami.models import checkpoint
@@ -34,10 +36,30 @@ def held_out(store: Store) -> Clip | None:
     return None if set(trained) & set(held) or len(held) < 2 else held_out_clip(store, held)
 
 
-def ask_about(folder: Path, question: Question, stores: Sequence[Store], bars: Bars, commands: Sequence[str]) -> Report:
+def given(suite: Suite, folders: Sequence[Path]) -> tuple[list[Store], list[Pair]]:
+    """What ``--data`` names, as a suite takes it: stores, or the one folder of published films that it asks about."""
+    if suite.layout is None:
+        return [Store.open(folder) for folder in folders], []
+    if len(folders) != 1:
+        raise ValueError(
+            f"the suite {suite.name} asks about published films, and {len(folders)} folders came; name with --data the "
+            f"one in which {suite.layout} was unpacked"
+        )
+    return [], find(folders[0], suite.layout)
+
+
+def ask_about(
+    folder: Path,
+    question: Question,
+    stores: Sequence[Store],
+    bars: Bars,
+    commands: Sequence[str],
+    pairs: Sequence[Pair] = (),
+) -> Report:
     """Ask the checkpoint in ``folder``.
 
-    A store of rooms is for film strips, and drawn films are drawn anew; other stores are asked about themselves.
+    A store of rooms is for film strips, and drawn films are drawn anew; other stores, and pairs of films, are asked
+    about themselves.
     """
     if question.n is not None and question.n < 1:
         raise ValueError(f"--n is {question.n}; a result needs at least one episode")
@@ -66,6 +88,7 @@ def ask_about(folder: Path, question: Question, stores: Sequence[Store], bars: B
         rooms=pictures,
         robots=robots,
         films=films,
+        pairs=pairs,
         collect_seconds=sum(collected) if collected else None,
         curves=read_metrics(folder.parent),
         commands=commands,

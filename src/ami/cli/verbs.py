@@ -77,7 +77,7 @@ class Suites(Verb):
         """Say what there is."""
         from ami.evaluation.suites import SUITES
 
-        return listed({name: ", ".join(f"{each.name} × {n}" for each, n in s.asked) for name, s in SUITES.items()})
+        return listed({name: suite.asks for name, suite in SUITES.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,13 +248,12 @@ class Eval(Heavy):
     out: Path  # folder of the new report
     n: int | None = None  # episodes for each question, in place of the suite's number
     seed: int = 0  # of the fresh episodes
-    data: tuple[Path, ...] = ()  # stores: of rooms to draw film strips from, of robots or of films to ask about them
+    data: tuple[Path, ...] = ()  # stores of rooms (film strips), robots or films; or the folder of published films
 
     def run(self) -> Outcome:
         """Ask it."""
-        from ami.cli.asking import ask_about, checkpoint_in
+        from ami.cli.asking import ask_about, checkpoint_in, given
         from ami.cli.refuse import choose, refuse_used
-        from ami.data.episodes import Store
         from ami.evaluation.ask import Question
         from ami.evaluation.report import read_report, table, write_report
         from ami.evaluation.suites import SUITES
@@ -264,14 +263,10 @@ class Eval(Heavy):
         words = ["ami", "eval", str(self.checkpoint), "--suite", self.suite, "--out", str(self.out)]
         words += [] if self.n is None else ["--n", str(self.n)]
         words += ["--seed", str(self.seed), *(("--data", *map(str, self.data)) if self.data else ())]
+        stores, pairs = given(SUITES[self.suite], self.data)
+        asked = checkpoint_in(self.checkpoint), Question(self.suite, self.seed, self.n)
         with Bars() as bars:
-            report = ask_about(
-                checkpoint_in(self.checkpoint),
-                Question(self.suite, self.seed, self.n),
-                [Store.open(folder) for folder in self.data],
-                bars,
-                (shlex.join(words),),
-            )
+            report = ask_about(*asked, stores, bars, (shlex.join(words),), pairs)
         write_report(self.out, report)
         held = {"folder": str(self.out), "report": read_report(self.out)}
         return Outcome(held, with_lines(table(report), f"the report is {self.out / 'report.html'}"))

@@ -13,7 +13,9 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.stream import VideoStream
 from jaxtyping import UInt8
+from PIL import Image
 
 from ami import files
 from ami.data.episodes import Episode
@@ -21,6 +23,7 @@ from ami.types import Embodiment, LeftOut
 
 FILM = Embodiment("film", step_seconds=0.1)
 SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm")
+PICTURES = (".png", ".jpg", ".jpeg")
 # Without these a text file could be taken for a playlist, and make the reader open other files or the network.
 _SAFE = {"format_whitelist": "mov,mp4,avi,matroska,webm", "protocol_whitelist": "file"}
 # Real films decode to 300 to 1,000 times their size, a screen recording to a few thousand; a few black kilobytes, made
@@ -69,6 +72,42 @@ def read_good_part(
     return Episode(np.arange(len(video)) / fps, video, source=path.name), lost
 
 
+def read_pictures(folder: Path, rate: float, *, size: int = 64, fps: float = 10.0) -> Episode:
+    """Read a folder of pictures, in the order of their names, as a film that was taken at ``rate`` frames a second.
+
+    They are cut and resampled as :func:`read_film` does it. ``ValueError``, in one sentence, for a folder without
+    pictures and for a picture that cannot be read.
+    """
+    if not (found := pictures_in(folder)):
+        raise ValueError(f"folder {folder} holds no picture ({' '.join(PICTURES)})")
+    timed = ((k / rate, VideoFrame.from_ndarray(read_picture(path), format="rgb24")) for k, path in enumerate(found))
+    video = _sample(timed, folder, size, fps, max_frames=36_000)
+    return Episode(np.arange(len(video)) / fps, video, source=folder.name)
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures of a folder, in the order of their names."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES) if folder.is_dir() else []
+
+
+def read_picture(path: Path) -> UInt8[np.ndarray, "height width 3"]:
+    """One picture in RGB; what it says of transparency is left out."""
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert("RGB"))
+    except OSError as error:
+        raise ValueError(f"picture {path} cannot be read; it is damaged, or no picture: copy it again") from error
+
+
+def frame_rate(path: Path) -> float:
+    """Frames a second that a film file says it has."""
+    try:
+        with av.open(f"file:{path}", options=_SAFE) as container:
+            return _rate(container.streams.video[0])
+    except (FFmpegError, IndexError) as error:
+        raise ValueError(f"film {path} cannot be decoded: it is damaged, or not a film") from error
+
+
 def write_film(path: Path, frames: UInt8[np.ndarray, "frames height width 3"], fps: float) -> None:
     """Write RGB frames as an H.264 film in an mp4 file. Height and width must be even."""
     if frames.ndim != 4 or frames.dtype != np.uint8 or not len(frames) or frames.shape[3] != 3:
@@ -100,7 +139,7 @@ class _Frames:
         self.stream = container.streams.video[0]
         self.stream.thread_type = "SLICE"  # threads over whole pictures can deadlock where several processes read films
         self.decoded = container.decode(self.stream)
-        self.period = 1 / float(self.stream.guessed_rate or self.stream.average_rate or 25)
+        self.period = 1 / _rate(self.stream)
         self.duration = (container.duration or 0) / av.time_base
         self.damage = ""  # once all frames were seen: what is wrong with the film
         self.lost: float | None = None  # and how many seconds are missing, where it says how long it is
@@ -137,6 +176,10 @@ class _Frames:
             self.damage = f"is cut short: it promises {self.duration:.1f} s and holds {seconds:.1f} s"
         if self.damage and promised:
             self.lost = round(max(promised - seconds, 0.0), 3)
+
+
+def _rate(stream: VideoStream) -> float:
+    return float(stream.guessed_rate or stream.average_rate or 25)
 
 
 def _sample(

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ami.data.episodes import Store
+from ami.data.pairs import Pair
 from ami.evaluation.benchmark import Answer, Asking, Progress, Suite
 from ami.evaluation.decoder import fit_decoder
 from ami.evaluation.report import Checkpoint, Code, Report, this_machine
@@ -46,6 +47,7 @@ def ask(
     rooms: Store | None = None,
     robots: Clip | None = None,
     films: Store | None = None,
+    pairs: Sequence[Pair] = (),
     collect_seconds: float | None = None,
     curves: Sequence[Mapping[str, Any]] = (),
     commands: Sequence[str] = (),
@@ -54,13 +56,15 @@ def ask(
     """Everything in one report, under one digest.
 
     ``rooms`` are pictures that the decoder of the film strips learns to draw (no strips without), ``robots`` held-out
-    episodes, one in each row, for ``bridge/next-latent``, ``films`` recordings for suites that ask about real films;
-    ``curves`` are the training's metrics.
+    episodes, one in each row, for ``bridge/next-latent``, ``films`` recordings for suites that ask about real films,
+    ``pairs`` matched films for suites that ask about published ones; ``curves`` are the training's metrics.
     """
     model, came_from = checkpoint.load(folder), checkpoint.read_provenance(folder)
     suite = suite_named(question.suite)
     decode = None if rooms is None else fit_decoder(model, rooms)
-    asking = Asking(question.seed, untrained(model), question.baseline_n, decode, films=films, progress=progress)
+    asking = Asking(
+        question.seed, untrained(model), question.baseline_n, decode, films=films, pairs=pairs, progress=progress
+    )
     answer = Answer(())
     for benchmark, n in suite.asked:
         answer += benchmark.run(model, n if question.n is None else question.n, asking)
@@ -106,8 +110,8 @@ def untrained(model: WorldModel, kinds: checkpoint.Kinds = checkpoint.MODELS) ->
 
 
 def _notes(answer: Answer) -> list[str]:
-    """What falls short, from the numbers themselves: wherever the same planner on the true simulator is better."""
-    notes = []
+    """What the benchmarks say, and what falls short: wherever the same planner on the true simulator is better."""
+    notes = list(answer.notes)
     for result in answer.results:
         best = result.baselines.get("simulator")
         if best is not None and best.low > result.high:

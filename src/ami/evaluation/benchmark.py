@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 
 from ami import files
 from ami.data.episodes import Store
+from ami.data.pairs import Name, Pair
 from ami.evaluation.report import Strip
 from ami.types import Latent, Result, WorldModel
 
@@ -29,6 +30,7 @@ class Asking:
     decode: Decoder | None = None  # to show in film strips what was imagined
     strips: int = 3  # film strips of each benchmark
     films: Store | None = None  # recordings without actions, for benchmarks that ask about real films
+    pairs: Sequence[Pair] = ()  # published films, possible and impossible, for benchmarks that ask about them
     progress: Progress | None = None
 
     def tell(self, what: str, done: int, total: int) -> None:
@@ -39,13 +41,14 @@ class Asking:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came out: numbers, and a few films to look at."""
+    """What came out: numbers, a few films to look at, and what must be known to read the numbers."""
 
     results: tuple[Result, ...]
     strips: tuple[Strip, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __add__(self, other: Answer) -> Answer:
-        return Answer(self.results + other.results, self.strips + other.strips)
+        return Answer(self.results + other.results, self.strips + other.strips, self.notes + other.notes)
 
 
 class Benchmark(Protocol):
@@ -73,6 +76,7 @@ class Suite:
     name: str
     asked: tuple[tuple[Benchmark, int], ...]
     real_films: bool = False  # it asks about recordings, which must be at hand: what they are is no part of it
+    layout: Name | None = None  # it asks about films that are published so; like recordings, they must be at hand
 
     @property
     def document(self) -> Mapping[str, Any]:
@@ -81,6 +85,12 @@ class Suite:
             "name": self.name,
             "benchmarks": [{"name": each.name, "n": n, "settings": asdict(each)} for each, n in self.asked],  # pyright: ignore
         }
+
+    @property
+    def asks(self) -> str:
+        """What it asks, in a line."""
+        asked = ", ".join(f"{each.name} × {n}" for each, n in self.asked)
+        return asked if self.layout is None else f"{asked} at most: pairs of published films, whose folder is --data"
 
     @cached_property
     def digest(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -128,19 +129,39 @@ def bootstrap_auroc(
     """
     if not (np.isfinite(positive).all() and np.isfinite(negative).all()):
         raise ValueError("a score is NaN or infinite, so nothing can be ranked; find out why before asking")
-    value = auroc(positive, negative)
-    names = np.unique(clusters)
+    value, groups = auroc(positive, negative), len(np.unique(clusters))
+    if groups >= 2 and value in (0.0, 1.0):
+        return clopper_pearson(groups * int(value), groups, confidence)
+    places, at = np.unique(np.concatenate([positive, negative]), return_inverse=True)
+    above, below = at[: len(positive)], at[len(positive) :]
+
+    def weighted(weight: Float[np.ndarray, "n"]) -> float:
+        held = np.bincount(below, weight, len(places))
+        return float(weight @ (held.cumsum() - held / 2)[above] / weight.sum() ** 2)
+
+    return bootstrap(weighted, clusters, rng, confidence=confidence, resamples=resamples)
+
+
+def bootstrap(
+    statistic: Callable[[Int[np.ndarray, "n"]], float],
+    clusters: Int[np.ndarray, "n"],
+    rng: np.random.Generator,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+) -> Interval:
+    """Any statistic with a percentile interval that redraws whole clusters.
+
+    ``statistic`` is told how often each value comes, at first once. ``ValueError`` where there are fewer than two
+    clusters.
+    """
+    names, member = np.unique(clusters, return_inverse=True)
     if len(names) < 2:
         raise ValueError(f"{len(names)} cluster came; a bootstrap needs two or more to see how much they differ")
-    if value in (0.0, 1.0):
-        return clopper_pearson(len(names) * int(value), len(names), confidence)
-    members = [np.flatnonzero(clusters == name) for name in names]
-    drawn = []
-    for chosen in rng.integers(len(names), size=(resamples, len(names))):
-        rows = np.concatenate([members[k] for k in chosen])
-        drawn.append(auroc(positive[rows], negative[rows]))
+    chosen = rng.integers(len(names), size=(resamples, len(names)))
+    drawn = [statistic(np.bincount(each, minlength=len(names))[member]) for each in chosen]
     tail = (1 - confidence) / 2
-    return _around(value, *map(float, np.quantile(drawn, [tail, 1 - tail])))
+    return _around(statistic(np.ones(len(member), int)), *map(float, np.quantile(drawn, [tail, 1 - tail])))
 
 
 def bootstrap_r2(

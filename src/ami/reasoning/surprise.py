@@ -67,6 +67,42 @@ def energies(model: WorldModel, film: Clip, watching: Watching) -> Float[Tensor,
     return torch.cat(judged)
 
 
+def stepwise_energies(
+    model: WorldModel, film: Clip, horizons: Sequence[int] = (1,), *, batch: int = 64
+) -> Float[Tensor, "batch time horizon"]:
+    """The energy of every step of films, for a belief that is carried along from their beginning, step by step.
+
+    Entry (t, k) judges step t by what was believed when step t - ``horizons[k]`` had been seen and nothing after it,
+    imagined open loop; NaN where the film had not begun by then. So what a recurrent state holds for long counts, where
+    :func:`energies` begins a new belief for each window. ``batch`` films are watched at a time. ``ValueError`` for a
+    model that is not causal (a step would tell what comes after it), and for films of one step.
+    """
+    if not model.causal:
+        raise ValueError("this model sees each step in the light of those after it; judge it by windows of a film")
+    if not horizons or min(horizons) < 1 or film.steps < 2:
+        raise ValueError(f"films of {film.steps} steps cannot be judged {horizons} steps ahead; 2 and 1 are the least")
+    with torch.no_grad():
+        rows = range(0, len(film), batch)
+        return torch.cat([_along(model, film.rows(slice(first, first + batch)), horizons) for first in rows])
+
+
+def _along(model: WorldModel, film: Clip, horizons: Sequence[int]) -> Float[Tensor, "batch time horizon"]:
+    seen, belief = model.encode(film), None
+    judged = seen.values.new_full((len(film), film.steps, len(horizons)), torch.nan)
+
+    def steps(first: int, stop: int) -> Latent:
+        return Latent(seen.values[:, first:stop], seen.times[:, first:stop])
+
+    for now in range(film.steps - 1):
+        belief = model.believe(belief, steps(now, now + 1), None, film.embodiment)
+        ahead = min(max(horizons), film.steps - 1 - now)
+        energy = model.energy(belief, None, steps(now + 1, now + 1 + ahead))
+        for place, horizon in enumerate(horizons):
+            if horizon <= ahead:
+                judged[:, now + horizon, place] = energy[:, horizon - 1]
+    return judged
+
+
 def ordinary(films: Sequence[Float[Tensor, "windows horizon"]]) -> Ordinary:
     """Calibrate on the energies of ordinary films. A single film, watched by itself, is its own calibration."""
     logs = _log(torch.cat(list(films)))
