@@ -49,12 +49,12 @@ class Twins:
 
 def frame_difference(film: Clip) -> Curve:
     """How much each step's last picture differs from that of the step before: mean absolute difference, grey levels."""
-    return _changes(film, 1, lambda change: change.abs())
+    return _changes(film, lambda change: change.abs())
 
 
-def copy_last(film: Clip, ahead: int = 4) -> Curve:
-    """How wrong it is to predict that nothing changes: mean squared difference from 1 to ``ahead`` steps before."""
-    return torch.stack([_changes(film, back, lambda change: change**2) for back in range(1, ahead + 1)]).nanmean(0)
+def copy_last(film: Clip) -> Curve:
+    """How wrong it is to predict the last picture again: mean squared difference, grey levels squared."""
+    return _changes(film, lambda change: change**2)
 
 
 def brightness(film: Clip) -> Curve:
@@ -200,10 +200,10 @@ def _last(film: Clip) -> UInt8[Tensor, "batch time 3 height width"]:
     return film.video[:, :, -1]
 
 
-def _changes(film: Clip, back: int, measure: Callable[[Tensor], Tensor]) -> Curve:
-    """The mean of a measure of what changed since ``back`` steps before; step by step, for pictures are large."""
+def _changes(film: Clip, measure: Callable[[Tensor], Tensor]) -> Curve:
+    """The mean of a measure of what changed since the step before; step by step, for pictures are large."""
     pictures = _last(film)
     found = torch.full(film.times.shape, torch.nan)
-    for step in range(back, film.steps):
-        found[:, step] = measure(pictures[:, step].float() - pictures[:, step - back].float()).mean((1, 2, 3))
+    for step in range(1, film.steps):
+        found[:, step] = measure(pictures[:, step].float() - pictures[:, step - 1].float()).mean((1, 2, 3))
     return found

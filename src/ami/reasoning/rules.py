@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ami.reasoning.surprise import Watching, energies
+from ami.reasoning.surprise import Watching, energies, stepwise_energies
 from ami.types import Clip, WorldModel
 
 
@@ -95,3 +95,48 @@ class SlidingWindows:
     def alone(self, curve: Float[Tensor, "batch time"]) -> Float[Tensor, "batch"]:
         """The window that surprises most."""
         return curve.nan_to_num(-torch.inf, posinf=torch.inf).amax(1)
+
+
+@dataclass(frozen=True)
+class Stepwise:
+    """AMI's rule: a belief lives through the film, and every step is judged by what was expected just before it.
+
+    Energies are added up as they are, for whoever says them says them over what it expected of its own error. The mean
+    over a film's steps is both the twin's number and the single film's: a highest step would tell films made of two
+    halves from whole ones, whatever is in them.
+    """
+
+    batch: int = 64  # films at a time
+
+    @property
+    def name(self) -> str:
+        """What it is called beside others."""
+        return "stepwise"
+
+    @property
+    def protocol(self) -> str:
+        """How it goes, in a plain sentence."""
+        return (
+            "Stepwise: one belief lives through the whole film; a step's surprise is its energy one step ahead, and a "
+            "film's is the mean over its steps, for twins and for single films alike."
+        )
+
+    @property
+    def shortest(self) -> int:
+        """Steps that a film needs."""
+        return 2
+
+    def curve(self, model: WorldModel, film: Clip) -> Float[Tensor, "batch time"]:
+        """The energy of each step after the first."""
+        curve = stepwise_energies(model, film, batch=self.batch)[..., 0]
+        if not curve[:, 1:].isfinite().all():
+            raise ValueError("the model's energy of a film is NaN or infinite; train it anew, or find out why")
+        return curve
+
+    def paired(self, curve: Float[Tensor, "batch time"]) -> Float[Tensor, "batch"]:
+        """The mean over all steps."""
+        return curve.nanmean(1)
+
+    def alone(self, curve: Float[Tensor, "batch time"]) -> Float[Tensor, "batch"]:
+        """The same."""
+        return curve.nanmean(1)
