@@ -97,7 +97,7 @@ class RecurrentJEPA(WorldModel):
                 continue
             condition = self._condition(name, None if actions is None else actions[:, done], grid)
             done += 1
-            held = self.memory.correct(held, self.memory.expect(held, condition)[0], grid, condition)
+            held, _ = self.memory.correct(held, self.memory.expect(held, condition)[0], grid, condition)
         assert held is not None
         last = Latent(seen.values[:, -1:], seen.times[:, -1:])
         return Belief(name, last, recurrent=torch.cat([_tokens(held.memory), _tokens(held.now)], -1))
@@ -139,7 +139,7 @@ class RecurrentJEPA(WorldModel):
             if step < seen.steps - 1:
                 guess = ahead[:, : self.config.dim]
                 looked = grid if shown is None else torch.where(shown[:, step, None, None, None], grid, guess)
-                held = self.memory.correct(held, ahead, looked, condition)
+                held, _ = self.memory.correct(held, ahead, looked, condition)
         return torch.stack(expected, 1), torch.stack(doubts, 1)
 
     def _imagine(self, belief: Belief, actions: Tensor | None, horizon: int) -> list[tuple[Grid, Grid]]:
@@ -149,13 +149,13 @@ class RecurrentJEPA(WorldModel):
             condition = self._condition(belief.embodiment, None if actions is None else actions[:, step], held.now)
             ahead, doubt = self.memory.expect(held, condition)
             futures.append((ahead, doubt))
-            held = self.memory.correct(held, ahead, ahead[:, : self.config.dim], condition)
+            held, _ = self.memory.correct(held, ahead, ahead[:, : self.config.dim], condition)
         return futures
 
     def _first(self, grid: Grid, name: str) -> Held:
         """After the first picture, which nobody could expect."""
         begun = self.memory.begin(grid)
-        return self.memory.correct(begun, begun.now, grid, self._condition(name, None, grid))
+        return self.memory.correct(begun, begun.now, grid, self._condition(name, None, grid))[0]
 
     def _held(self, belief: Belief) -> Held:
         assert belief.recurrent is not None

@@ -46,13 +46,14 @@ class Held(NamedTuple):
 class GridMemory(nn.Module):
     """Expect, look, and correct what was expected: a recurrence over grids with the gains of a filter.
 
-    What is expected next is what is taken to be there now and a change read from the memory. What then comes changes
-    the memory (a gated recurrence, every cell hears its neighbours) and, by a gain for each cell between 0 and 1, what
-    is taken to be there. A gain of 0 leaves what was expected: a camera that blinks takes nothing away. Where nothing
-    is shown, what was expected is all that is seen. Two layers are held of every cell, what shows and what would show
-    if nothing stood before it; only the first is compared with what comes. Sources: Kalman 1960 (prediction and
-    correction); Shi et al. 2015, "Convolutional LSTM network"; Ballas et al. 2016 (gated, on grids); Wang and Adelson
-    1994 (layers).
+    What is expected next is what is taken to be there now and a change read from it and the memory. What then comes
+    corrects it by a gain between 0 and 1, for each cell, and the memory, a gated recurrence in which every cell hears
+    its neighbours, hears what was made of it, never the picture itself. A gain of 0 leaves what was expected: a camera
+    that blinks takes nothing away. Where nothing is shown, what was expected is all that is seen. Two layers are held
+    of every cell, what shows and what would show if nothing stood before it; only the first is compared with what
+    comes. What goes on behind a screen is then the same as what goes on while nobody looks. Sources: Kalman 1960
+    (prediction and correction); Shi et al. 2015, "Convolutional LSTM network"; Ballas et al. 2016 (gated, on grids);
+    Wang and Adelson 1994, "Representing moving images with layers".
     """
 
     layers = 2
@@ -60,15 +61,18 @@ class GridMemory(nn.Module):
     def __init__(self, *, dim: int, memory: int, width: int) -> None:
         super().__init__()
         self.dim, self.memory = dim, memory
-        self.look = nn.Conv2d((1 + self.layers) * dim + memory, width, 3, 1, 1)
-        self.gates = nn.Conv2d(width, 2 * memory + self.layers, 1)
-        self.ahead = nn.Conv2d(memory, width, 3, 1, 1)
-        self.change = nn.Conv2d(width, self.layers * dim, 1)
+        both = self.layers * dim
+        self.trust = nn.Conv2d(dim + both + memory, width // 4, 3, 1, 1)
+        self.gain = nn.Conv2d(width // 4, self.layers, 1)
+        self.hear = nn.Conv2d(both + dim + memory, width, 3, 1, 1)
+        self.gates = nn.Conv2d(width, 2 * memory, 1)
+        self.ahead = nn.Conv2d(memory + both, width, 3, 1, 1)
+        self.change = nn.Conv2d(width, both, 1)
         self.doubt = nn.Conv2d(width, 1, 1)
-        nn.init.zeros_(self.change.weight)
-        nn.init.zeros_(self.doubt.weight)
-        bias = torch.cat([torch.full((memory,), -1.0), torch.zeros(memory), torch.full((self.layers,), 2.0)])
-        self.gates.bias = nn.Parameter(bias)  # an untrained memory changes slowly and believes what it sees
+        for last in (self.change, self.doubt):
+            nn.init.zeros_(last.weight)
+        self.gain.bias = nn.Parameter(torch.full((self.layers,), 2.0))  # an untrained memory believes what it sees
+        self.gates.bias = nn.Parameter(torch.cat([torch.full((memory,), -1.0), torch.zeros(memory)]))  # and is slow
 
     def begin(self, seen: Grid) -> Held:
         """Before anything but the first picture was seen."""
@@ -81,16 +85,25 @@ class GridMemory(nn.Module):
 
         The error that is expected teaches nothing else.
         """
-        hidden = torch.relu(self.ahead(held.memory) + condition[:, :, None, None])
+        known = _beside(held.memory, held.now)
+        hidden = torch.relu(self.ahead(known) + condition[:, :, None, None])
         doubt = self.doubt(hidden.detach()).float().clamp(_LEAST, _MOST)
         return held.now + self.change(hidden).float(), doubt
 
-    def correct(self, held: Held, expected: Grid, seen: Grid, condition: Float[Tensor, "batch width"]) -> Held:
-        """What is held after a look; what was seen is the first layer's."""
+    def correct(
+        self, held: Held, expected: Grid, seen: Grid, condition: Float[Tensor, "batch width"]
+    ) -> tuple[Held, Grid]:
+        """What is held after a look, and the gains of the layers; what was seen is the first layer's."""
         missed = seen.repeat(1, self.layers, 1, 1) - expected
-        heard = torch.cat([seen, missed, held.memory], 1).contiguous(memory_format=torch.channels_last)
-        gates = self.gates(torch.relu(self.look(heard) + condition[:, :, None, None])).float()
-        forget, new, gain = gates.split([self.memory, self.memory, self.layers], 1)
+        trust = torch.relu(self.trust(_beside(seen, missed, held.memory)))
+        gain = torch.sigmoid(self.gain(trust).float())
+        learned = gain.repeat_interleave(self.dim, 1) * missed
+        now = expected + learned
+        hidden = self.hear(_beside(now, learned[:, -self.dim :], held.memory)) + condition[:, :, None, None]
+        forget, new = self.gates(torch.relu(hidden)).float().chunk(2, 1)
         forget = torch.sigmoid(forget)
-        memory = (1 - forget) * held.memory + forget * torch.tanh(new)
-        return Held(memory, expected + torch.sigmoid(gain).repeat_interleave(self.dim, 1) * missed)
+        return Held((1 - forget) * held.memory + forget * torch.tanh(new), now), gain
+
+
+def _beside(*grids: Grid) -> Grid:
+    return torch.cat(grids, 1).contiguous(memory_format=torch.channels_last)

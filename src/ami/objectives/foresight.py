@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, UInt8
 from torch import Tensor
+from torch.nn import functional
 
 from ami import parallel
 from ami.models.recurrent import RecurrentJEPA
@@ -19,14 +20,14 @@ from ami.types import Clip, Latent, Objective, WorldModel
 class ForesightSettings:
     """How films are lived through, and the weight of each loss."""
 
-    unseen: float = 0.6  # share of the moments of looking that are followed by some of not looking
+    unseen: float = 0.4  # share of the moments of looking that are followed by some of not looking
     longest: int = 8  # steps without a look
     looks: int = 5  # steps of looking in between, at most
     doubt: float = 0.05  # error of the expected error, in logarithms; it teaches nothing else
-    variance: float = 1.0  # hinge of what changes within a film
+    variance: float = 3.0  # hinge of what changes within a film
     spread: float = 0.7  # deviation that it asks for; a token's own is 1
     covariance: float = 0.1  # of what changes
-    screens: float = 0.75  # share of the films before which a screen is put
+    screens: float = 0.85  # share of the films before which a screen is put
     behind: float = 1.0  # error of what was expected behind it
     precision: Literal["fp32", "bf16"] = "fp32"
 
@@ -98,22 +99,38 @@ def _looks(
 def screened(
     video: UInt8[Tensor, "batch time frames 3 height width"], share: float, generator: torch.Generator
 ) -> UInt8[Tensor, "batch time frames 3 height width"]:
-    """The same films, before ``share`` of which a screen is put: hardly coloured, still or slowly moving all along."""
+    """The same films, before ``share`` of which a screen is put, in the way of something that moves.
+
+    It is hardly coloured and stands still or moves slowly all along. Where: a step and a place at which much changes.
+    """
     rows, steps = video.shape[:2]
     size = min(video.shape[-2:])
-    chance = torch.rand(rows * parallel.size(), 10, generator=generator)[parallel.rank() * rows :][:rows]
+    chance = torch.rand(rows * parallel.size(), 12, generator=generator)[parallel.rank() * rows :][:rows].tolist()
     video = video.clone()
-    for film, drawn in zip(video, chance.tolist(), strict=True):
-        put, moves, *numbers = drawn
-        if put >= share:
+    for film, (put, moves, when, where, *shape, light, tint) in zip(video, chance, strict=True):
+        if put >= share or steps < 2:
             continue
-        wide, tall, x, y, right, down, light, tint = numbers
-        colour = (255 * (0.25 + 0.6 * light) * (1 - 0.3 * chance.new_tensor([tint, 1 - tint, put]))).to(torch.uint8)
-        for step in range(steps):
-            gone = (step - steps / 2) * (moves < 0.5) / 32  # of the view's side
-            box = [(x + gone * (right - 0.5), 0.06 + 0.22 * wide), (y + gone * (down - 0.5), 0.06 + 0.22 * tall)]
+        step = 1 + int(when * (steps - 1))
+        x, y = _moving(film[step - 1 : step + 1, 0], where)
+        wide, tall, right, down, aside, below = shape
+        colour = 255 * (0.25 + 0.6 * light) * (1 - 0.3 * torch.tensor([tint, 1 - tint, abs(1 - 2 * tint)]))
+        for now in range(steps):
+            gone = (now - step) * (moves < 0.5) / 32  # of the view's side
+            box = (
+                (x + gone * (right - 0.5) + 0.1 * (aside - 0.5), 0.08 + 0.16 * wide),
+                (y + gone * (down - 0.5) + 0.1 * (below - 0.5), 0.08 + 0.16 * tall),
+            )
             (left, end), (top, bottom) = (
                 (max(round(size * (middle - half)), 0), max(round(size * (middle + half)), 0)) for middle, half in box
             )
-            film[step, :, :, top:bottom, left:end] = colour[:, None, None]
+            film[now, :, :, top:bottom, left:end] = colour.to(film)[:, None, None]
     return video
+
+
+def _moving(pair: UInt8[Tensor, "2 3 height width"], chance: float) -> tuple[float, float]:
+    """A place (x, y, shares of the view) at which two pictures differ, the likelier the more they do."""
+    change = (pair[1].float() - pair[0].float()).abs().sum(0)
+    cells = functional.adaptive_avg_pool2d(change[None], 8)[0].flatten()
+    odds = (cells - cells.median()).clamp_min(0).square() + 1e-3
+    place = int((odds.cumsum(0) < chance * odds.sum()).sum())
+    return (place % 8 + 0.5) / 8, (place // 8 + 0.5) / 8
