@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ami.data.episodes import Store
+from ami.evaluation.reading import cut
 from ami.types import Latent, WorldModel
 
 _SIDE = 8  # pieces on a side of the picture
@@ -54,12 +55,12 @@ def fit_decoder(
         raise ValueError("the model is in training mode and would learn from what it is shown; call model.eval() first")
     generator = torch.Generator().manual_seed(seed)
     rng = np.random.default_rng(seed)
-    windows = store.windows(1)
+    windows = store.windows(1, model.part(store.embodiment.name).frames)
     index = windows[rng.permutation(len(windows))[:4096]]
     latents, pictures = [], []
     with torch.no_grad():
         for part in np.array_split(index, max(len(index) // 256, 1)):
-            clip = store.clips(part, 1)
+            clip = cut(model, store, part, 1)
             assert clip.video is not None
             latents.append(model.encode(clip).values.flatten(1))
             pictures.append(clip.video[:, 0, -1].permute(0, 2, 3, 1))

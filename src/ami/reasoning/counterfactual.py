@@ -51,32 +51,22 @@ def past(model: WorldModel, clip: Clip) -> Belief:
 def what_if(
     model: WorldModel,
     belief: Belief,
-    done: Float[Tensor, "batch horizon action"],
-    instead: Float[Tensor, "batch horizon action"],
-) -> Futures:
-    """Something else had been done, from the same belief: what it holds of hidden causes is in both futures.
-
-    The three steps of Pearl 2009, "Causality", theorem 7.1.7: causes are inferred from what was seen
-    (:func:`ami.reasoning.causes.explain`, before), the action is replaced, the future is imagined anew.
-    """
-    horizon = done.shape[1]
-    return Futures(model.predict(belief, done, horizon), model.predict(belief, instead, horizon))
-
-
-@torch.no_grad()
-def what_if_there_had_been(
-    model: WorldModel,
-    belief: Belief,
-    other: Belief,
-    actions: Float[Tensor, "batch horizon action"] | None,
+    done: Float[Tensor, "batch horizon action"] | None,
     horizon: int,
+    *,
+    instead: Float[Tensor, "batch horizon action"] | None = None,
+    other: Belief | None = None,
 ) -> Futures:
-    """Something else had been there: ``other`` is believed after an edited past, perceived anew (:func:`past`).
+    """Something else is done (``instead``), or something else was there (``other``): imagined beside what was.
 
-    An edit is made in a clip: an object is taken out of its pictures, put in, or moved. What was inferred about
-    ``belief`` is carried over to ``other`` first (:func:`carried`).
+    What ``belief`` holds of hidden causes is in both futures. These are the three steps of Pearl 2009, "Causality",
+    theorem 7.1.7: causes are inferred from what was seen (:func:`ami.reasoning.causes.explain`), something is
+    replaced, the future is imagined anew. ``other`` is believed after an edited past, perceived anew (:func:`past`): an
+    object was taken out of a clip's pictures, put in, or moved; it is given the causes that were inferred
+    (:func:`carried`).
     """
-    return Futures(model.predict(belief, actions, horizon), model.predict(other, actions, horizon))
+    then = done if instead is None else instead
+    return Futures(model.predict(belief, done, horizon), model.predict(other or belief, then, horizon))
 
 
 def carried(explained: Belief, before: Belief, edited: Belief, alike: float = 0.1) -> Belief:
@@ -86,8 +76,7 @@ def carried(explained: Belief, before: Belief, edited: Belief, alike: float = 0.
     less than ``alike`` of its length, for what was inferred about an object says nothing of a place that it is missing
     from. A state that is one row of numbers takes all. ``ValueError`` where the beliefs are not alike in shape.
     """
-    held = [each.latents.values for each in (explained, before, edited)]
-    values = _carried(*held, alike)
+    values = _carried(explained.latents.values, before.latents.values, edited.latents.values, alike)
     recurrent = edited.recurrent
     if explained.recurrent is not None and before.recurrent is not None and recurrent is not None:
         recurrent = _carried(explained.recurrent, before.recurrent, recurrent, alike)

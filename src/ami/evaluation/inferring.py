@@ -1,0 +1,81 @@
+"""Hidden causes of a recording, inferred by what is ordinary in the other recordings beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ami.data.episodes import Store
+from ami.evaluation.reading import cut
+from ami.reasoning.causes import Explaining, Spread, Unknown, explain, spread
+from ami.types import Belief, Latent, WorldModel
+
+MOST = 128  # stretches of other recordings to learn from
+
+
+@dataclass(frozen=True)
+class Ordinary:
+    """What is ordinary in recordings: how beliefs differ, and the mean energy of what follows them."""
+
+    along: Spread
+    energy: float
+
+
+@torch.no_grad()
+def ordinary(
+    model: WorldModel, store: Store, past: int, horizon: int, unknown: Unknown, *, without: Collection[int] = ()
+) -> Ordinary:
+    """Learned from stretches of ``past`` steps that are believed and ``horizon`` that follow, evenly over the store.
+
+    How a recurrent state changes as more becomes known is learned from beliefs about the same moments that saw half as
+    much; where those are no other, and for latents, it is learned how beliefs differ from one another.
+    """
+    frames, others = model.part(store.embodiment.name).frames, [n for n in range(len(store)) if n not in without]
+    windows = store.windows(past + horizon, frames, others)
+    if len(windows) < 2:
+        raise ValueError(
+            f"{store.folder} has no two other stretches of {past + horizon} steps to learn from what is ordinary; ask "
+            "about fewer steps, or infer nothing"
+        )
+    chosen = np.linspace(0, len(windows) - 1, min(len(windows), MOST)).round().astype(int)
+    clip = cut(model, store, windows[chosen], past + horizon)
+    seen, done = model.encode(clip), clip.actions
+
+    def believed(first: int) -> Belief:
+        acted = None if done is None else done[:, first : past - 1]
+        return model.believe(None, _steps(seen, first, past), acted, clip.embodiment)
+
+    beliefs, less = believed(0), believed(past // 2)
+    follow = None if done is None else done[:, past - 1 :]
+    energy = float(model.energy(beliefs, follow, _steps(seen, past, past + horizon)).mean())
+    learns = unknown == "recurrent" and _differ(beliefs.recurrent, less.recurrent)
+    return Ordinary(spread(beliefs, (unknown,), knowing_less=less if learns else None), energy)
+
+
+def infer(
+    model: WorldModel,
+    belief: Belief,
+    actions: Float[Tensor, "batch horizon action"] | None,
+    seen: Latent,
+    known: Ordinary,
+) -> Belief:
+    """The belief with the hidden causes that explain what was then ``seen``; a change is priced in ordinary energy."""
+    settings = Explaining(known.along.unknowns)
+    settings = Explaining(known.along.unknowns, prior=settings.prior * known.energy)
+    return explain(model, belief, actions, seen, settings, known.along).belief
+
+
+def _steps(latent: Latent, first: int, stop: int) -> Latent:
+    return Latent(latent.values[:, first:stop], latent.times[:, first:stop])
+
+
+def _differ(more: Tensor | None, less: Tensor | None) -> bool:
+    """Whether two states are of one kind and yet not the same: a memory of the last few steps is."""
+    return (
+        more is not None and less is not None and more.shape == less.shape and not torch.allclose(more, less, 0, 1e-4)
+    )
