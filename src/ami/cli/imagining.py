@@ -93,9 +93,9 @@ class Imagine(Heavy):
         from ami.cli.asking import checkpoint_in
         from ami.cli.refuse import refuse_used
         from ami.data.episodes import Store
-        from ami.evaluation.decoder import fit_decoder
         from ami.evaluation.futures import imagine, strips
         from ami.evaluation.futures_page import page
+        from ami.evaluation.nearest import nearest_frames
         from ami.models import checkpoint
         from ami.reasoning import readouts
 
@@ -106,7 +106,7 @@ class Imagine(Heavy):
         store = Store.open(self.data)
         answer = imagine(model, store, asked, readouts.load(folder, digest))
         held = {"checkpoint": digest, "what_if": self.what_if, **answer.document}
-        pictures = strips(answer, fit_decoder(model, store))
+        pictures = strips(answer, nearest_frames(model, store, self.episode))
         files.write_json(self.writes / "imagined.json", held)
         files.write_text(self.writes / "imagined.html", page(held, pictures, table(held), said(held)))
         shown = with_lines(listing(table(held)), *said(held), f"the page is {self.writes / 'imagined.html'}")
@@ -144,12 +144,18 @@ def parsed(words: str) -> tuple[tuple[tuple[int, tuple[float, ...]], ...], int |
 
 def table(held: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """The steps as rows of text, below a row of names: how far apart, and what is read out of both futures."""
-    names = ["time", "apart", "error", *(f"{each['name']}: imagined | what if" for each in held["readouts"])]
-    rows = [tuple(names)]
+    read = held["readouts"]
+    rows = [("time", "apart", "error", *(f"{each['name']} {which}" for each in read for which in _shown(each)))]
     for step, (time, apart, error) in enumerate(zip(held["times"], held["apart"], held["error"], strict=True)):
-        read = (f"{_numbers(each['factual'][step])} | {_numbers(each['what_if'][step])}" for each in held["readouts"])
-        rows.append((f"{time:.1f} s", f"{apart:.3f}", f"{error:.3f}", *read))
+        cells = (_numbers(values[step]) for each in read for values in _shown(each).values())
+        rows.append((f"{time:.1f} s", f"{apart:.3f}", f"{error:.3f}", *cells))
     return rows
+
+
+def _shown(read: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a read-out, with the truth where it is known."""
+    columns = {"imagined": read["factual"], "what if": read["what_if"], "what if, truly": read["truth"]["what_if"]}
+    return {name: values for name, values in columns.items() if values is not None}
 
 
 def said(held: Mapping[str, Any]) -> list[str]:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ami.data.episodes import Store
-from ami.evaluation.reading import cut
 from ami.types import Latent, WorldModel
 
 _SIDE = 8  # pieces on a side of the picture
@@ -55,12 +54,12 @@ def fit_decoder(
         raise ValueError("the model is in training mode and would learn from what it is shown; call model.eval() first")
     generator = torch.Generator().manual_seed(seed)
     rng = np.random.default_rng(seed)
-    windows = store.windows(1, model.part(store.embodiment.name).frames)
+    windows = store.windows(1)
     index = windows[rng.permutation(len(windows))[:4096]]
     latents, pictures = [], []
     with torch.no_grad():
         for part in np.array_split(index, max(len(index) // 256, 1)):
-            clip = cut(model, store, part, 1)
+            clip = store.clips(part, 1)
             assert clip.video is not None
             latents.append(model.encode(clip).values.flatten(1))
             pictures.append(clip.video[:, 0, -1].permute(0, 2, 3, 1))

@@ -11,7 +11,7 @@ from ami.evaluation.page import png
 from ami.evaluation.style import STYLE
 
 _STYLE = """
-.reel { --frames: 8; } .numbers { margin-top: 40px; } .numbers td, .numbers th { white-space: nowrap; }
+.numbers { margin-top: 40px; } .numbers td, .numbers thead th { white-space: nowrap; text-align: left; }
 .at { display: flex; gap: 3px; color: var(--soft); font-size: 0.78rem; }
 .at span { width: clamp(56px, calc((min(100vw, 1080px) - 90px) / (var(--frames) + 1) - 4px), 128px); }
 """
@@ -49,7 +49,7 @@ def page(
 <p class="kicker">AMI imagines</p>
 <h1>{escape(title)}</h1>
 <p class="said">Episode {held["episode"]} of {escape(held["store"]["folder"])}, believed up to step {held["start"]}.
-What is imagined is made visible by a small decoder that has learned to draw this store. Checkpoint
+What is imagined is shown by the recorded moment of the store that the model perceives as most alike. Checkpoint
 <code>{escape(held["checkpoint"][:12])}</code>.</p>
 </header>
 <main>
