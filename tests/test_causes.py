@@ -158,7 +158,7 @@ def test_a_bent_valley_is_followed_to_its_end_without_stepping_over_its_wall() -
     start = replace(start, latents=replace(start.latents, values=torch.arange(4.0)[:, None, None, None]))
     future = Latent(torch.zeros(4, 2, 1, 1), torch.zeros(4, 2))
     model = Valley().eval()
-    found = explain(model, start, None, future, Explaining(steps=120, prior=0.0))
+    found = explain(model, start, None, future, Explaining(steps=120, prior=0.0, first=3.0))
     assert model.beyond
     assert found.history.isfinite().all()
     assert (found.history.diff(dim=0) <= 0).all()

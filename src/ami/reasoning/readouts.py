@@ -68,7 +68,7 @@ class Kept:
 def save(folder: Path, checkpoint: str, kept: Mapping[str, Kept]) -> None:
     """Write the read-outs of the checkpoint in ``folder``, whose digest is ``checkpoint``: these and no others."""
     shelf = Shelf(checkpoint=checkpoint, readouts={name: each.fitted for name, each in kept.items()})
-    weights = {name: each.readout.weight.contiguous() for name, each in kept.items()}
+    weights = {name: each.readout.weight.detach().clone().contiguous() for name, each in kept.items()}
     header = {_HEADER: shelf.model_dump_json(by_alias=True)}
     files.write_whole(folder / FILE, lambda file: file.write(safetensors.torch.save(weights, header)))
 
