@@ -33,9 +33,7 @@ class Readout(Heavy):
     name: str | None = None  # what it is to be called: position, friction
     columns: tuple[str, ...] = ()  # of the store's truth, as `ami data info` lists them
     unit: str = ""  # of the columns: px, m, m/s
-    features: Literal["latent", "recurrent"] = (
-        "latent"  # each latent, or what is carried along, where hidden things are
-    )
+    features: Literal["latent", "recurrent"] = "latent"  # of each step, or carried along, where hidden things are
     replace: bool = False  # the one that has this name
 
     def run(self) -> Outcome:
@@ -82,9 +80,7 @@ class Imagine(Heavy):
     what_if: str  # what is other: action=NUMBERS, action=STEP:NUMBERS;STEP:NUMBERS, or past=EPISODE
     start: int | None = None  # last step that is believed, from 0; the middle of the recording, if not said
     steps: int | None = None  # to imagine; 16, or as many as the recording has left, if not said
-    infer: Literal["recurrent", "latents", "nothing"] | None = (
-        None  # what is changed of the belief to explain what came
-    )
+    infer: Literal["recurrent", "latents", "nothing"] | None = None  # of the belief; what it carries along, if it does
     out: Path | None = None  # folder of imagined.json and imagined.html; in runs/imagine, if not said
 
     def run(self) -> Outcome:

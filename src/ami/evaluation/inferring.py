@@ -13,7 +13,8 @@ from torch import Tensor
 from ami.data.episodes import Store
 from ami.evaluation.reading import cut
 from ami.reasoning.causes import Explaining, Spread, Unknown, explain, spread
-from ami.types import Belief, Latent, WorldModel
+from ami.reasoning.readouts import Kept
+from ami.types import Belief, Clip, Latent, WorldModel
 
 MOST = 128  # stretches of other recordings to learn from
 
@@ -68,6 +69,43 @@ def infer(
     settings = Explaining(known.along.unknowns)
     settings = Explaining(known.along.unknowns, prior=settings.prior * known.energy)
     return explain(model, belief, actions, seen, settings, known.along).belief
+
+
+@dataclass(frozen=True)
+class Found:
+    """Hidden quantities at the last step believed: their truth, and what is read before and after inferring causes."""
+
+    truth: Float[Tensor, "n quantity"]
+    before: Float[Tensor, "n quantity"]
+    after: Float[Tensor, "n quantity"]
+
+    @property
+    def r2(self) -> tuple[Float[Tensor, "quantity"], Float[Tensor, "quantity"]]:
+        """The share of each quantity's variance that is accounted for, before and after."""
+        spread = (self.truth - self.truth.mean(0)).square().mean(0).clamp_min(1e-12)
+        before, after = ((read - self.truth).square().mean(0) / spread for read in (self.before, self.after))
+        return 1 - before, 1 - after
+
+
+@torch.no_grad()
+def find(
+    model: WorldModel, clip: Clip, past: int, known: Ordinary, kept: Kept, truth: Float[Tensor, "batch quantity"]
+) -> Found:
+    """Read what is hidden out of a belief of ``past`` steps of each row, before and after the rest of the clip is used.
+
+    ``kept`` reads recurrent states; ``truth`` is that of its quantities at the last step of the past.
+    """
+    if kept.fitted.features != "recurrent":
+        raise ValueError(f"hidden causes are read out of recurrent states, and this reads a {kept.fitted.features}")
+    seen, done = model.encode(clip), clip.actions
+    before = model.believe(None, _steps(seen, 0, past), None if done is None else done[:, : past - 1], clip.embodiment)
+    after = infer(model, before, None if done is None else done[:, past - 1 :], _steps(seen, past, clip.steps), known)
+
+    def read(belief: Belief) -> Float[Tensor, "batch quantity"]:
+        assert belief.recurrent is not None, "``kept`` was fitted on such states"
+        return kept.readout(belief.recurrent.flatten(1))
+
+    return Found(truth, read(before), read(after))
 
 
 def _steps(latent: Latent, first: int, stop: int) -> Latent:

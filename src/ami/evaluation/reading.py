@@ -17,6 +17,7 @@ from ami.reasoning.readouts import Features, Fitted, Kept
 from ami.types import Belief, Clip, Latent, WorldModel
 
 EPISODES, MOST = 256, 4096  # episodes and steps that teach, and as many that measure: evenly taken if there are more
+_TOGETHER = 32  # episodes that are perceived at once
 _CHOOSING = 4  # every so many of the steps that teach choose the penalty
 
 
@@ -92,33 +93,37 @@ def _known(model: WorldModel, store: Store) -> str:
 def _side(
     model: WorldModel, store: Store, episodes: Sequence[int], columns: Sequence[int], features: Features
 ) -> tuple[Float[Tensor, "n feature"], Float[Tensor, "n quantity"]]:
-    """The features and the truth of steps in these episodes, in their order."""
+    """The features and the truth of steps in these episodes, those that are equally long after one another."""
     episodes = episodes[:: -(-len(episodes) // EPISODES)]
-    total = sum(store.episodes[episode].length for episode in episodes)
-    found, truth = [], []
+    frames = model.part(_known(model, store)).frames
+    by_steps: dict[int, list[int]] = {}
     for episode in episodes:
-        clip = recorded(model, store, episode)
-        assert clip.truth is not None
-        told = clip.truth[0][:, columns]
-        kept = torch.arange(0, clip.steps, -(-total // MOST))
-        kept = kept[told[kept].isfinite().all(1)]
-        found.append(_features(model, clip, features)[kept])
-        truth.append(told[kept])
+        by_steps.setdefault(store.episodes[episode].length // frames, []).append(episode)
+    every = -(-sum(steps * len(alike) for steps, alike in by_steps.items()) // MOST) or 1
+    found, truth = [], []
+    for steps, alike in by_steps.items():
+        for first in range(0, len(alike) if steps else 0, _TOGETHER):
+            clip = cut(model, store, np.array([[episode, 0] for episode in alike[first : first + _TOGETHER]]), steps)
+            assert clip.truth is not None
+            told = clip.truth[:, ::every, columns].flatten(0, 1)
+            known = told.isfinite().all(1)
+            found.append(_features(model, clip, features)[:, ::every].flatten(0, 1)[known])
+            truth.append(told[known])
     if sum(map(len, truth)) < _CHOOSING:
         raise ValueError(f"{store.folder} has too few steps with a finite truth in these columns; record more episodes")
     return torch.cat(found), torch.cat(truth).float()
 
 
-def _features(model: WorldModel, clip: Clip, features: Features) -> Float[Tensor, "time feature"]:
-    """Of each step of a clip of one row."""
+def _features(model: WorldModel, clip: Clip, features: Features) -> Float[Tensor, "batch time feature"]:
+    """Of each step."""
     seen = model.encode(clip)
     if features == "latent":
-        return seen.values[0].flatten(1)
+        return seen.values.flatten(2)
     belief: Belief | None = None
     states = []
     for step in range(clip.steps):
         now = Latent(seen.values[:, step : step + 1], seen.times[:, step : step + 1])
-        done = None if clip.actions is None else clip.actions[:, step - 1 : step] if step else clip.actions[:, :0]
+        done = None if clip.actions is None else clip.actions[:, max(step - 1, 0) : step]
         belief = model.believe(belief, now, done, clip.embodiment)
         states.append(belief.recurrent)
     sizes = {None if state is None else tuple(state.shape) for state in states}
@@ -126,4 +131,4 @@ def _features(model: WorldModel, clip: Clip, features: Features) -> Float[Tensor
         raise ValueError(
             "what this model carries along has no fixed size to read from; read its latents (--features latent)"
         )
-    return torch.cat([state.flatten(1) for state in states if state is not None])
+    return torch.stack([state.flatten(1) for state in states if state is not None], 1)
