@@ -77,8 +77,8 @@ def test_what_is_hidden_is_read_better_after_it_was_inferred(store: Store) -> No
     clip = store.clips(np.array([[n, 0] for n in range(40)]), PAST + 8)
     found = find(model, clip, PAST, known, kept, clip.truth[:, PAST - 1])
     before, after = found.r2
-    assert before < 0.9
-    assert after > 0.97
+    assert before < 0.75
+    assert after > 0.88
     seen = model.encode(clip)
     belief = model.believe(None, Latent(seen.values[:, :PAST], seen.times[:, :PAST]), None)
     future = Latent(seen.values[:, PAST:], seen.times[:, PAST:])
