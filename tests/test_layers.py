@@ -24,7 +24,7 @@ LAYERS = [
 ONLY = {
     "planning": {"types"},
     "memory": {"types", "files"},
-    "reasoning": {"types"},
+    "reasoning": {"types", "files"},  # files: what was learned to be read lies beside the checkpoint
     "objectives": {"types", "parallel", "nn", "models"},
 }
 NEVER = {

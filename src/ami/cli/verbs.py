@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import Positional, subcommand
 
+from ami.cli.imagining import Imagine, Readout
 from ami.cli.show import Bars, Outcome, comparison, findings, lines, listed, listing, missing, plain, with_lines
 from ami.cli.verb import Heavy, Verb
 from ami.cli.watching import Watch
@@ -367,4 +368,6 @@ VERBS: dict[str, type] = {
     "compare": Compare,
     "plan": Plan,
     "watch": Watch,
+    "readout": Readout,
+    "imagine": Imagine,
 }

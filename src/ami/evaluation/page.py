@@ -230,13 +230,13 @@ def _film(strip: Strip) -> str:
     rows = [("happened", strip.real)] + ([] if strip.imagined is None else [("imagined", strip.imagined)])
     drawn = []
     for name, film in rows:
-        frames = "".join(f'<img alt="" width="{f.shape[1]}" height="{f.shape[0]}" src="{_png(f)}">' for f in film)
+        frames = "".join(f'<img alt="" width="{f.shape[1]}" height="{f.shape[0]}" src="{png(f)}">' for f in film)
         what = escape(f"{strip.title}: what {name}, {len(film)} frames")
         drawn.append(
             f'<span class="which">{name}</span><div class="frames" role="img" aria-label="{what}">{frames}</div>'
         )
     height, width = strip.goal.shape[:2]
-    goal = f'<img alt="{escape(strip.title)}: the goal" width="{width}" height="{height}" src="{_png(strip.goal)}">'
+    goal = f'<img alt="{escape(strip.title)}: the goal" width="{width}" height="{height}" src="{png(strip.goal)}">'
     return f"""<figure class="film">
 <figcaption><b>{escape(strip.title)}</b> {escape(strip.caption)}</figcaption>
 <div class="reel" style="--frames: {len(strip.real)}"><div class="rows">{"".join(drawn)}</div>
@@ -302,7 +302,8 @@ def _breakable(name: str) -> str:
     return "<wbr>".join(escape(name[i : i + 8]) for i in range(0, len(name), 8))
 
 
-def _png(picture: np.ndarray) -> str:
+def png(picture: np.ndarray) -> str:
+    """A picture as an address that holds all of it."""
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(picture)).save(file, format="png", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from ami.planning.costs import GoalDistance
 from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
-from ami.worlds.rooms import EMBODIMENT, Rooms
+from ami.worlds.rooms import EMBODIMENT, SIZE, Rooms
 from ami.worlds.task import Task
+from ami.worlds.tasks import TASKS
 
 
 class _Simulator(WorldModel):
@@ -35,6 +36,10 @@ class _Simulator(WorldModel):
         """Only the last state matters: the world has no hidden past."""
         last = Latent(seen.values[:, -1:], seen.times[:, -1:])
         return Belief(belief.embodiment if belief else embodiment or next(iter(self.embodiments)), last)
+
+    def draw(self, latent: Latent) -> UInt8[np.ndarray, "batch time height width 3"]:
+        """What is seen in each state."""
+        raise NotImplementedError
 
     def energy(
         self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, future: Latent
@@ -69,6 +74,11 @@ class RoomsSimulator(_Simulator):
         ticks = torch.arange(1, horizon + 1).to(belief.latents.times) * EMBODIMENT.step_seconds
         return Latent(torch.cat([places, layout], -1)[:, :, None], belief.latents.times[:, -1:] + ticks)
 
+    def draw(self, latent: Latent) -> UInt8[np.ndarray, "batch time height width 3"]:
+        """What is seen in each state."""
+        x, y, wall, door = latent.values[:, :, 0].flatten(0, 1).numpy(force=True).T
+        return Rooms(wall, door).render(np.stack([x, y], -1)).reshape(*latent.times.shape, SIZE, SIZE, 3)
+
 
 class TaskSimulator(_Simulator):
     """The simulator of a task, which is put into each row's state and run from there, one row after another."""
@@ -91,6 +101,17 @@ class TaskSimulator(_Simulator):
             passed.append(np.stack(states[1:]))
         ticks = torch.arange(1, horizon + 1).to(held.times) * self.task.body().step_seconds
         return Latent(torch.from_numpy(np.stack(passed)).to(held.values)[:, :, None], held.times[:, -1:] + ticks)
+
+    def draw(self, latent: Latent) -> UInt8[np.ndarray, "batch time height width 3"]:
+        """What is seen in each state."""
+        return np.stack([[self.task.render(state) for state in row[:, 0]] for row in latent.values.numpy(force=True)])
+
+
+def simulator_of(body: str) -> RoomsSimulator | TaskSimulator | None:
+    """The true world of an embodiment, to be run again from a recorded truth; ``None`` where nobody can."""
+    if body == EMBODIMENT.name:
+        return RoomsSimulator().eval()
+    return TaskSimulator(TASKS[body]()).eval() if body in TASKS else None
 
 
 @dataclass(frozen=True)

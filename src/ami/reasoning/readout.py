@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ami.types import Latent
+
 
 @dataclass(frozen=True)
 class Readout:
@@ -17,6 +19,10 @@ class Readout:
 
     def __call__(self, features: Float[Tensor, "n feature"]) -> Float[Tensor, "n quantity"]:
         return _with_constant(features) @ self.weight
+
+    def along(self, latent: Latent) -> Float[Tensor, "batch time quantity"]:
+        """What it reads in each step, all tokens together."""
+        return self(latent.values.flatten(2).flatten(0, 1)).unflatten(0, latent.times.shape)
 
     def error(
         self, features: Float[Tensor, "n feature"], truth: Float[Tensor, "n quantity"]

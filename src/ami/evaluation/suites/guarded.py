@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from scipy import ndimage
-from torch import Tensor
 
 from ami.agent import perceive
 from ami.evaluation.benchmark import Answer, Asking, Benchmark, Suite
@@ -18,7 +17,7 @@ from ami.evaluation.suites.reaching import BY_WAYS, ByWays, counted, share
 from ami.evaluation.suites.ways import WALL
 from ami.planning.guardrails import Away
 from ami.reasoning.readout import Readout, fit_readout
-from ami.types import Guardrail, Latent, WorldModel
+from ami.types import Guardrail, WorldModel
 from ami.worlds.rooms import BAND, EMBODIMENT, HIGH, LOW, Rooms, sample_pairs, sample_positions, sample_rooms
 
 _FORBIDDEN, _LABELLED = 4, 5  # uses of the rooms' keys beside theirs
@@ -74,7 +73,7 @@ class GuardrailBenchmark:
     ) -> dict[str, Bool[np.ndarray, "n"]]:
         agent = self.ways.agent(model, EMBODIMENT.name, perceive(model, shown(pairs.rooms, pairs.goal)), asking.seed)
         if read is not None:
-            away = Away(lambda latent: _read(read, latent), torch.from_numpy(forbidden).float())
+            away = Away(read.along, torch.from_numpy(forbidden).float())
             agent = replace(agent, guardrails=(Guardrail("forbidden", away, low=self.radius + self.margin),))
         state = None
 
@@ -115,10 +114,6 @@ def _joined(rooms: Rooms, start: np.ndarray, goal: np.ndarray, place: np.ndarray
     parts, _ = ndimage.label(free)  # pyright: ignore[reportGeneralTypeIssues]
     from_, to = (tuple(np.round((at - LOW) / 0.5).astype(int)) for at in (start, goal))
     return bool(parts[from_] and parts[from_] == parts[to])
-
-
-def _read(read: Readout, latent: Latent) -> Float[Tensor, "rows time 2"]:
-    return read(latent.values.flatten(2).flatten(0, 1)).unflatten(0, latent.times.shape)
 
 
 _GUARDED: Benchmark = GuardrailBenchmark()

@@ -1,0 +1,119 @@
+"""Hidden causes of a recording, inferred by what is ordinary in the other recordings beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ami.data.episodes import Store
+from ami.evaluation.reading import cut
+from ami.reasoning.causes import Explaining, Spread, Unknown, explain, spread
+from ami.reasoning.readouts import Kept
+from ami.types import Belief, Clip, Latent, WorldModel
+
+MOST = 128  # stretches of other recordings to learn from
+
+
+@dataclass(frozen=True)
+class Ordinary:
+    """What is ordinary in recordings: how beliefs differ, and the mean energy of what follows them."""
+
+    along: Spread
+    energy: float
+
+
+@torch.no_grad()
+def ordinary(
+    model: WorldModel, store: Store, past: int, horizon: int, unknown: Unknown, *, without: Collection[int] = ()
+) -> Ordinary:
+    """Learned from stretches of ``past`` steps that are believed and ``horizon`` that follow, evenly over the store.
+
+    How a recurrent state changes as more becomes known is learned from beliefs about the same moments that saw half as
+    much; where those are no other, and for latents, it is learned how beliefs differ from one another.
+    """
+    frames, others = model.part(store.embodiment.name).frames, [n for n in range(len(store)) if n not in without]
+    windows = store.windows(past + horizon, frames, others)
+    if len(windows) < 2:
+        raise ValueError(
+            f"{store.folder} has no two other stretches of {past + horizon} steps to learn from what is ordinary; ask "
+            "about fewer steps, or infer nothing"
+        )
+    chosen = np.linspace(0, len(windows) - 1, min(len(windows), MOST)).round().astype(int)
+    clip = cut(model, store, windows[chosen], past + horizon)
+    seen, done = model.encode(clip), clip.actions
+
+    def believed(first: int) -> Belief:
+        acted = None if done is None else done[:, first : past - 1]
+        return model.believe(None, _steps(seen, first, past), acted, clip.embodiment)
+
+    beliefs, less = believed(0), believed(past // 2)
+    follow = None if done is None else done[:, past - 1 :]
+    energy = float(model.energy(beliefs, follow, _steps(seen, past, past + horizon)).mean())
+    learns = unknown == "recurrent" and _differ(beliefs.recurrent, less.recurrent)
+    return Ordinary(spread(beliefs, (unknown,), knowing_less=less if learns else None), energy)
+
+
+def infer(
+    model: WorldModel,
+    belief: Belief,
+    actions: Float[Tensor, "batch horizon action"] | None,
+    seen: Latent,
+    known: Ordinary,
+) -> Belief:
+    """The belief with the hidden causes that explain what was then ``seen``; a change is priced in ordinary energy."""
+    settings = Explaining(known.along.unknowns)
+    settings = Explaining(known.along.unknowns, prior=settings.prior * known.energy)
+    return explain(model, belief, actions, seen, settings, known.along).belief
+
+
+@dataclass(frozen=True)
+class Found:
+    """Hidden quantities at the last step believed: their truth, and what is read before and after inferring causes."""
+
+    truth: Float[Tensor, "n quantity"]
+    before: Float[Tensor, "n quantity"]
+    after: Float[Tensor, "n quantity"]
+
+    @property
+    def r2(self) -> tuple[Float[Tensor, "quantity"], Float[Tensor, "quantity"]]:
+        """The share of each quantity's variance that is accounted for, before and after."""
+        spread = (self.truth - self.truth.mean(0)).square().mean(0).clamp_min(1e-12)
+        before, after = ((read - self.truth).square().mean(0) / spread for read in (self.before, self.after))
+        return 1 - before, 1 - after
+
+
+@torch.no_grad()
+def find(
+    model: WorldModel, clip: Clip, past: int, known: Ordinary, kept: Kept, truth: Float[Tensor, "batch quantity"]
+) -> Found:
+    """Read what is hidden out of a belief of ``past`` steps of each row, before and after the rest of the clip is used.
+
+    ``kept`` reads recurrent states; ``truth`` is that of its quantities at the last step of the past.
+    """
+    if kept.fitted.features != "recurrent":
+        raise ValueError(f"hidden causes are read out of recurrent states, and this reads a {kept.fitted.features}")
+    seen, done = model.encode(clip), clip.actions
+    before = model.believe(None, _steps(seen, 0, past), None if done is None else done[:, : past - 1], clip.embodiment)
+    after = infer(model, before, None if done is None else done[:, past - 1 :], _steps(seen, past, clip.steps), known)
+
+    def read(belief: Belief) -> Float[Tensor, "batch quantity"]:
+        assert belief.recurrent is not None, "``kept`` was fitted on such states"
+        return kept.readout(belief.recurrent.flatten(1))
+
+    return Found(truth, read(before), read(after))
+
+
+def _steps(latent: Latent, first: int, stop: int) -> Latent:
+    return Latent(latent.values[:, first:stop], latent.times[:, first:stop])
+
+
+def _differ(more: Tensor | None, less: Tensor | None) -> bool:
+    """Whether two states are of one kind and yet not the same: a memory of the last few steps is."""
+    return (
+        more is not None and less is not None and more.shape == less.shape and not torch.allclose(more, less, 0, 1e-4)
+    )
