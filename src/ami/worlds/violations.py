@@ -131,16 +131,16 @@ def experience(
     kinds = rng.choice(len(PRINCIPLES) + 1, count, p=_SHARES)
     video = np.empty((count, frames, SIZE, SIZE, 3), np.uint8)
     gusts = np.zeros((count, frames - 1, 2))
-    truth = np.empty((count, frames, len(TRUTH)), np.float32)
+    told = np.empty((count, frames, len(TRUTH)), np.float32)
     for rows, side in _possible(kinds, frames, rng):
         if not side.stage.moment.any():
             gusts[rows] = _gusts(len(rows), frames, rng)
         video[rows] = draw((side,), frames, rng, gusts=gusts[rows])[0]
-        truth[rows] = _truth(side, frames, gusts[rows])
+        told[rows] = truth(side, frames, gusts[rows])
     for _ in range(2):  # the camera blinks, now and then
         blinks = np.flatnonzero(rng.random(count) < 0.4)
         video[blinks, rng.integers(1, frames, len(blinks))] = GREY
-    return video, gusts, truth
+    return video, gusts, told
 
 
 def _possible(
@@ -181,7 +181,7 @@ _OF_MOVER = ("x", "y", "dx", "dy", "there", "hidden")
 TRUTH = (*(f"{who}_{what}" for who in "ab" for what in _OF_MOVER), "camera_dx", "camera_dy", "drag")
 
 
-def _truth(scene: Scenes, frames: int, gusts: np.ndarray) -> np.ndarray:
+def truth(scene: Scenes, frames: int, gusts: np.ndarray) -> np.ndarray:
     """Where the first two movers are in the view, px, how fast in the world, and whether a screen hides them."""
     position, velocity = paths(scene.movers, scene.stage, frames, gusts)
     stage = scene.stage
@@ -200,9 +200,9 @@ def collect(count: int, frames: int = FRAMES, seed: int = 0) -> list[Episode]:
     """``count`` films of ``frames`` frames of what can happen; the actions are gusts, the truth is ``TRUTH``."""
     if count < 1 or frames < 12:
         raise ValueError(f"{count} films of {frames} frames were asked for; at least 1 of 12 can be drawn")
-    video, gusts, truth = experience(count, np.random.default_rng(seed), frames)
+    drawn = experience(count, np.random.default_rng(seed), frames)
     times = np.arange(frames) * EMBODIMENT.step_seconds
     return [
         Episode(times=times, video=film, actions=blown, truth=told, source=f"physics/seed-{seed}/{number}")
-        for number, (film, blown, told) in enumerate(zip(video, gusts, truth, strict=True))
+        for number, (film, blown, told) in enumerate(zip(*drawn, strict=True))
     ]
