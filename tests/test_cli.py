@@ -43,7 +43,7 @@ from tiny_stores import TINY, robot_store
 
 SEARCH = SamplingSettings(samples=8, iterations=2, elites=4)
 ASKED = RoomsBenchmark("fixed", steps=2, planner=SEARCH, horizon=3, warm_iterations=1)
-SCALE = demo.Scale(settings=TINY, episodes=10, steps=10, drawn=8, suite="tiny", with_films="tiny")
+SCALE = demo.Scale(settings=TINY, episodes=10, steps=10, drawn=8, physics=0, suite="tiny", with_films="tiny")
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,8 @@ from rich.console import Console
 
 from ami import files
 from ami.evaluation import page, plots
-from ami.evaluation.report import Checkpoint, Code, Report, Strip, Suite, read_report, table, this_machine, write_report
+from ami.evaluation.report import Checkpoint, Code, Report, Suite, read_report, table, this_machine, write_report
+from ami.evaluation.strips import Strip
 from ami.types import Interval, Result
 
 EVIL = '<script>alert("1")</script> & </style>'

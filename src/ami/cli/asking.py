@@ -58,7 +58,7 @@ def ask_about(
 ) -> Report:
     """Ask the checkpoint in ``folder``.
 
-    A store of rooms is for film strips, and drawn films are drawn anew; other stores, and pairs of films, are asked
+    A store of rooms is for film strips, and what AMI draws is drawn anew; other stores, and pairs of films, are asked
     about themselves.
     """
     if question.n is not None and question.n < 1:
@@ -69,9 +69,11 @@ def ask_about(
         kind = store.embodiment.name
         if kind == rooms.EMBODIMENT.name:
             pictures = store
+        elif store.truth_names:
+            continue  # of a world that is asked about in itself
         elif store.embodiment.action_dim and (robots := held_out(store)) is None:
             raise ValueError(f"{store.folder} has {len(store)} episodes, too few to hold two of them out; record more")
-        elif not store.embodiment.action_dim and not store.truth_names:
+        elif not store.embodiment.action_dim:
             films = store
             if not suite_named(question.suite).real_films:
                 asks = ", ".join(name for name, suite in SUITES.items() if suite.real_films)

@@ -2,7 +2,7 @@
 
 demo.json           what was asked for
 data/rooms          experience of Two Rooms
-data/drawn          drawn films; data/films and data/robots, where recordings were given
+data/drawn          drawn films; data/physics; data/films and data/robots, where recordings were given
 run/                the training run
 report.json         written last, with report.html and episodes.jsonl beside it
 """
@@ -34,6 +34,7 @@ from ami.evaluation.suites import SUITES
 from ami.recipes.baby import SETTINGS
 from ami.types import Interval, Result
 from ami.worlds import films as drawn
+from ami.worlds import violations
 
 REQUEST = "demo.json"
 FRESH = 1000  # evaluation seeds from here on are for reports; those below are for choosing settings
@@ -49,6 +50,7 @@ class Scale:
     episodes: int = 900
     steps: int = 65  # model steps in each
     drawn: int = 3000  # films
+    physics: int = 2000  # films of things that move, meet and pass behind screens
     suite: str = "demo"
     with_films: str = "demo-films"  # the suite, where films were given
     n: int | None = None  # episodes for each question, in place of the suite's number
@@ -88,7 +90,11 @@ def demo(request: Request, bars: Bars, scale: Scale | None = None) -> tuple[dict
         return read_report(out), False
     bars.before = f"{part}1/3 "
     found = _sorted(request.data)
-    made = {"rooms": (scale.world, scale.episodes, scale.steps), "drawn": ("drawn-films", scale.drawn, drawn.FRAMES)}
+    made = {
+        "rooms": (scale.world, scale.episodes, scale.steps),
+        "drawn": ("drawn-films", scale.drawn, drawn.FRAMES),
+        "physics": ("physics", scale.physics, violations.FRAMES),
+    }
     stores = {kind: _experience(out / "data" / kind, *how, request.seed, bars) for kind, how in made.items() if how[1]}
     for kind, paths in found.items():
         stores[kind] = _recordings(out / "data" / kind, kind, paths, request.skip_bad, bars)

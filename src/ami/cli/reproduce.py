@@ -17,16 +17,18 @@ from ami.evaluation.report import LOG, Checkpoint, Code, Report, Suite, read_rep
 from ami.evaluation.statistics import wilson
 from ami.recipes.baby import PLAN, SETTINGS
 from ami.recipes.films import VIDEO
+from ami.recipes.physics import PHYSICS
 from ami.types import Interval, Result
 
 _WALLS = {"world": "two-rooms/wall", "episodes": 1500, "steps": 129}  # walks long enough to find the door in
 
 CAPABILITIES = {
     "rooms": replace(
-        demo.FULL, settings=replace(SETTINGS["baby"], reach=0), drawn=0, suite="rooms", with_films="rooms"
+        demo.FULL, settings=replace(SETTINGS["baby"], reach=0), drawn=0, physics=0, suite="rooms", with_films="rooms"
     ),
-    "plan": replace(demo.FULL, settings=PLAN, **_WALLS, drawn=0, suite="plan", with_films="plan"),
-    "video": demo.Scale("video", VIDEO, episodes=0, suite="films", with_films="video"),
+    "plan": replace(demo.FULL, settings=PLAN, **_WALLS, drawn=0, physics=0, suite="plan", with_films="plan"),
+    "video": demo.Scale("video", VIDEO, episodes=0, physics=0, suite="films", with_films="video"),
+    "reason": demo.Scale("physics", PHYSICS, episodes=0, drawn=0, physics=9000, suite="reason", with_films="reason"),
 }
 
 

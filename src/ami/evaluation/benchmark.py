@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from ami import files
 from ami.data.episodes import Store
 from ami.data.pairs import Name, Pair
-from ami.evaluation.report import Strip
+from ami.evaluation.strips import Beside, Strip
 from ami.types import Latent, Result, WorldModel
 
 Progress = Callable[[str, int, int], None]  # what is being done, how much of it is done, of how much
@@ -44,7 +44,7 @@ class Answer:
     """What came out: numbers, a few films to look at, and what must be known to read the numbers."""
 
     results: tuple[Result, ...]
-    strips: tuple[Strip, ...] = ()
+    strips: tuple[Strip | Beside, ...] = ()
     notes: tuple[str, ...] = ()
 
     def __add__(self, other: Answer) -> Answer:

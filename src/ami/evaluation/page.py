@@ -14,11 +14,12 @@ from PIL import Image
 
 from ami.evaluation import plots
 from ami.evaluation.plots import MODEL
+from ami.evaluation.strips import Beside, Strip
 from ami.evaluation.style import STYLE
 from ami.types import Interval, Result
 
 if TYPE_CHECKING:  # report.py writes the page, so it imports this file
-    from ami.evaluation.report import Report, Strip
+    from ami.evaluation.report import Report
 
 # What a reader who is new to these models needs to know of a curve, by a part of its name.
 GAUGES = {
@@ -216,25 +217,38 @@ def _distances(results: Sequence[Result], series: dict[str, int]) -> str:
     return _section("Further is harder", body, "Success by the distance to the goal.") if charts else ""
 
 
-def _films(strips: Sequence[Strip]) -> str:
-    if not strips:
-        return ""
+def _films(strips: Sequence[Strip | Beside]) -> str:
+    acted = "".join(_film(each) for each in strips if isinstance(each, Strip))
+    beside = "".join(_beside(each) for each in strips if isinstance(each, Beside))
     lead = (
         "Above, what happened, left to right. Below, the same stretch as the model imagined it, made visible by a "
         "small decoder. At the right, the goal, a picture like any other."
     )
-    return _section("Films", "".join(_film(strip) for strip in strips), lead)
+    twins = "Each pair is alike up to the line, and then one of the two cannot be. Below, how surprised the model is."
+    return (_section("Films", acted, lead) if acted else "") + (
+        _section("Could this have happened?", beside, twins) if beside else ""
+    )
+
+
+def _reel(name: str, film: np.ndarray, what: str) -> str:
+    frames = "".join(f'<img alt="" width="{f.shape[1]}" height="{f.shape[0]}" src="{png(f)}">' for f in film)
+    said = escape(f"{what}, {len(film)} frames")
+    return f'<span class="which">{escape(name)}</span><div class="frames" role="img" aria-label="{said}">{frames}</div>'
+
+
+def _beside(films: Beside) -> str:
+    drawn = "".join(_reel(name, film, f"{films.title}, {name}") for name, film in films.films.items())
+    count = len(next(iter(films.films.values())))
+    curve = plots.beside(films.curves, films.moment, films.title)
+    return f"""<figure class="film">
+<figcaption><b>{escape(films.title)}</b> {escape(films.caption)}</figcaption>
+<div class="reel" style="--frames: {count}"><div class="rows">{drawn}{curve}</div></div>
+</figure>"""
 
 
 def _film(strip: Strip) -> str:
-    rows = [("happened", strip.real)] + ([] if strip.imagined is None else [("imagined", strip.imagined)])
-    drawn = []
-    for name, film in rows:
-        frames = "".join(f'<img alt="" width="{f.shape[1]}" height="{f.shape[0]}" src="{png(f)}">' for f in film)
-        what = escape(f"{strip.title}: what {name}, {len(film)} frames")
-        drawn.append(
-            f'<span class="which">{name}</span><div class="frames" role="img" aria-label="{what}">{frames}</div>'
-        )
+    rows = {"happened": strip.real} | ({} if strip.imagined is None else {"imagined": strip.imagined})
+    drawn = [_reel(name, film, f"{strip.title}: what {name}") for name, film in rows.items()]
     height, width = strip.goal.shape[:2]
     goal = f'<img alt="{escape(strip.title)}: the goal" width="{width}" height="{height}" src="{png(strip.goal)}">'
     return f"""<figure class="film">

@@ -151,6 +151,25 @@ def curve(steps: Sequence[float], values: Sequence[float], name: str) -> str:
     return _svg(figure, f"{name} from {number(y[0], '')} at step {x[0]:g} to {number(y[-1], '')} at step {x[-1]:g}")
 
 
+def beside(curves: Mapping[str, np.ndarray], moment: int | None, title: str) -> str:
+    """A number for each frame of films that lie above one another, as wide as they are; a line where they part."""
+    count = len(next(iter(curves.values())))
+    figure = Figure(figsize=(0.7 * count, 1.5))
+    figure.subplots_adjust(0.0, 0.05, 1.0, 0.95)
+    axes = figure.subplots()
+    for series, (name, values) in enumerate(curves.items()):
+        axes.plot(np.arange(count) + 0.5, values, color=PAINT[f"series{series}"], linewidth=2.0, label=name)
+    if moment is not None:
+        axes.axvline(moment, color=PAINT["soft"], linewidth=1.0)
+    axes.set_xlim(0, count)
+    axes.set_xticks([])
+    axes.legend(loc="upper left", frameon=False)
+    _quiet(figure)
+    highest = {name: int(np.nanargmax(values)) for name, values in curves.items()}
+    said = ", ".join(f"{name}: highest at frame {frame + 1}" for name, frame in highest.items())
+    return _svg(figure, f"{title}: surprise frame by frame. {said}.")
+
+
 def _place(value: float, ends: tuple[float, float]) -> float:
     return round(2.0 + 96.0 * (value - ends[0]) / (ends[1] - ends[0]), 2)
 

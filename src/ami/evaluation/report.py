@@ -11,9 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import numpy as np
 import torch
-from jaxtyping import UInt8
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -31,30 +29,10 @@ from rich.table import Table
 from ami import files
 from ami.evaluation import page
 from ami.evaluation.plots import amount, number
+from ami.evaluation.strips import Beside, Strip
 from ami.types import Result
 
 DOCUMENT, LOG, PAGE = "report.json", "episodes.jsonl", "report.html"
-
-
-@dataclass(frozen=True)
-class Strip:
-    """A film of one episode: what happened, what the model imagined at the same moments, and the goal it was shown."""
-
-    title: str
-    real: UInt8[np.ndarray, "k height width 3"]
-    imagined: UInt8[np.ndarray, "k height width 3"] | None
-    goal: UInt8[np.ndarray, "height width 3"]
-    caption: str  # how it ended
-
-    def __post_init__(self) -> None:
-        films = [self.real, self.goal[None]] + ([] if self.imagined is None else [self.imagined])
-        for film in films:
-            if film.dtype != np.uint8 or film.ndim != 4 or film.shape[-1] != 3 or not film.size:
-                raise ValueError(
-                    f"strip {self.title!r}: pictures are uint8 (k, H, W, 3), not {film.dtype} {film.shape}"
-                )
-        if self.imagined is not None and len(self.imagined) != len(self.real):
-            raise ValueError(f"strip {self.title!r}: {len(self.imagined)} imagined frames beside {len(self.real)} real")
 
 
 class Closed(BaseModel):
@@ -169,7 +147,7 @@ class Report:
     created: str  # when, ISO 8601
     machine: Mapping[str, str | int | float] = field(default_factory=dict)  # see ``this_machine``
     cpu_seconds: Mapping[str, float] = field(default_factory=dict)  # of making it: {"collect": 12.0, "train": 80.5}
-    strips: Sequence[Strip] = ()
+    strips: Sequence[Strip | Beside] = ()
     curves: Sequence[Mapping[str, Any]] = ()  # the rows of metrics.jsonl: "step" and named numbers
     protocol: Sequence[str] = ()  # how it was asked, a plain sentence each
     commands: Sequence[str] = ()  # what makes this report again

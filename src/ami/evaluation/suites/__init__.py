@@ -11,7 +11,7 @@ _REAL: tuple[Benchmark, ...] = tuple(RealFilms(task) for task in TASKS)
 _QUICK = DrawnFilms(learn=1000, supervised_steps=100, attentive_steps=200)
 
 _ROOMS: tuple[Benchmark, ...] = (control.RoomsBenchmark("fixed"), control.RoomsBenchmark("door"), ways.WALL)
-_DEMO = (*((each, 50) for each in _ROOMS), (_QUICK, 200))
+_DEMO = (*((each, 50) for each in _ROOMS), (_QUICK, 200), (physics.QUICK, 20))
 _RECORDED = (*((each, 600) for each in _REAL), *((each, 240) for each in _SPLICES))
 _RECORDED_QUICK = (*((each, 200) for each in _REAL), *((each, 60) for each in _SPLICES))
 
@@ -26,6 +26,7 @@ SUITES: dict[str, Suite] = {
         *tasks.SUITES,
         *physics.SUITES,
         *hidden.SUITES,
+        Suite("reason", (*physics.ASKED, *hidden.ASKED)),
         *published.SUITES,
         Suite("films", ((DrawnFilms(), 1000),)),
         Suite("real-films", _RECORDED, real_films=True),

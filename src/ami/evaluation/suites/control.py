@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float
 
 from ami.agent import Agent, perceive
 from ami.evaluation.benchmark import Answer, Asking, Benchmark, Suite
-from ami.evaluation.report import Strip
 from ami.evaluation.simulator import RoomsSimulator
+from ami.evaluation.strips import Strip
 from ami.evaluation.suites.reaching import Distances, results, telling
 from ami.planning.costs import GoalDistance
 from ami.planning.sampling import SamplingPlanner, SamplingSettings

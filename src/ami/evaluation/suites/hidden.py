@@ -221,4 +221,5 @@ def _r2(truth: Float[Tensor, "n quantity"], read: Float[Tensor, "n quantity"], s
     return bootstrap_r2(*told, np.random.default_rng(seed))
 
 
-SUITES = (Suite("hidden", ((Hidden(), 300), (Counterfactual(), 300))),)
+ASKED = ((Hidden(), 300), (Counterfactual(), 300))
+SUITES = (Suite("hidden", ASKED),)

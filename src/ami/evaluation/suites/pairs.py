@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from ami.evaluation.benchmark import Answer, Asking
+from ami.evaluation.strips import Beside
 from ami.evaluation.violation import (
     PIXELS,
     Judge,
@@ -27,6 +28,7 @@ from ami.evaluation.violation import (
 from ami.reasoning.rules import Rule, SlidingWindows
 from ami.types import Clip, Interval, Result, WorldModel
 
+_SHOWN = ("", "occluded", "occluded/fixed")  # conditions whose first twins are shown, if nobody says or all is still
 _CHANCE: Mapping[str, Interval] = {"chance": Interval(0.5, 0.5, 0.5)}
 
 
@@ -80,10 +82,13 @@ class PairsBenchmark:
         judges = self._judges(model, asking.untrained)
         heard: dict[str, list[Scores]] = {name: [] for name in judges}
         cells, quadruplets, notes = [], [], []
+        strips: dict[str, Beside] = {}
         for twins in self.source.twins(model, n, asking):
             self._check(twins, model.embodiments[twins.possible.embodiment].step_seconds)
             for name, judge in judges.items():
                 heard[name].append(judge.scores(twins))
+            if len(strips) < asking.strips and twins.condition in _SHOWN and twins.principle not in strips:
+                strips[twins.principle] = _shown(twins, judges["model"])
             cells += [twins.cell] * len(twins.quadruplet)
             quadruplets += [f"{twins.cell} {each}" for each in twins.quadruplet]
             notes += [twins.note] * bool(twins.note)
@@ -102,7 +107,11 @@ class PairsBenchmark:
         ]
         results += self._of_all(told, asking.seed)
         seconds = time.perf_counter() - began
-        return Answer(tuple(replace(each, seconds=seconds) for each in results), notes=tuple(dict.fromkeys(notes)))
+        return Answer(
+            tuple(replace(each, seconds=seconds) for each in results),
+            tuple(strips.values()),
+            notes=tuple(dict.fromkeys(notes)),
+        )
 
     def _judges(self, model: WorldModel, untrained: WorldModel | None) -> dict[str, Judge]:
         def by(rule: Rule, who: WorldModel) -> Judge:
@@ -133,6 +142,27 @@ class PairsBenchmark:
             yield _result(name, "calibration_error", told, _calibration, seed, beside={})
         if len(np.unique(told.quadruplet[told.placed])) > 1:
             yield _result(name, "peak_distance", told.rows(told.placed), _late, seed, unit="s", beside={})
+
+
+def _shown(twins: Twins, judge: Judge) -> Beside:
+    """The first pair, with the curves by which it is judged."""
+    films = {"possible": twins.possible.rows(slice(0, 1)), "impossible": twins.impossible.rows(slice(0, 1))}
+    curves = {name: judge.curve(film)[0].numpy(force=True) for name, film in films.items()}
+    steps = min(len(curve) for curve in curves.values())
+    pictures = {}
+    for name, film in films.items():
+        assert film.video is not None
+        pictures[name] = film.video[0, :steps, -1].movedim(1, -1).numpy(force=True)
+    score = {name: float(np.nanmean(curve)) for name, curve in curves.items()}
+    told = "the impossible one surprises more" if score["impossible"] > score["possible"] else "and it was not told"
+    moment = twins.moment[0] if twins.moment else None
+    return Beside(
+        f"{twins.principle}, {twins.condition}" if twins.condition else twins.principle,
+        pictures,
+        {name: curve[:steps] for name, curve in curves.items()},
+        moment,
+        told,
+    )
 
 
 @dataclass(frozen=True)

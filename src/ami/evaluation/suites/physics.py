@@ -81,9 +81,9 @@ def _clip(video: UInt8[np.ndarray, "films frames 64 64 3"]) -> Clip:
     return Clip(violations.EMBODIMENT.name, times.expand(len(video), -1), pictures)
 
 
-_ASKED = PairsBenchmark("physics", Drawn(), Stepwise())
+ASKED = ((PairsBenchmark("physics", Drawn(), Stepwise()), 300),)
 SUITES = (
-    Suite("physics", ((_ASKED, 300),)),
+    Suite("physics", ASKED),
     Suite("physics-held-out", ((PairsBenchmark("physics-held-out", Drawn(held_out=True), Stepwise()), 300),)),
 )
 QUICK = PairsBenchmark("physics", Drawn(moving=(False,)), Stepwise())

@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float, Int
 
 from ami.agent import Agent, perceive
 from ami.evaluation.benchmark import Answer, Asking, Benchmark, Suite
-from ami.evaluation.report import Strip
 from ami.evaluation.simulator import PlaceDistance, TaskSimulator
+from ami.evaluation.strips import Strip
 from ami.evaluation.suites.control import PLANNER
 from ami.evaluation.suites.reaching import BY_WAYS, ByWays, Distances, results, telling
 from ami.planning.costs import GoalDistance
