@@ -69,8 +69,10 @@ PLAN = BabySettings(steps=1500, refine=3000, reach=2500)
 
 
 def baby(stores: Sequence[Store], seed: int = 0, settings: BabySettings | None = None) -> Recipe:
-    """One model for all the experience it is given: a part learns to act where somebody acts, one to watch films, and
-    one to expect what happens in those that are lived through step by step.
+    """One model for all the experience it is given: parts of it learn to act, to watch films, and to expect.
+
+    Who acts is learned by the first; films that nobody acts in are watched by the second; those named in ``lives`` are
+    lived through step by step by the third.
     """
     settings = settings or SETTINGS["baby"]
     found = by_embodiment(stores)

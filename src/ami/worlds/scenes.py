@@ -203,7 +203,7 @@ def _gravity(movers: Movers, stage: Stage, forward: np.ndarray, rng: np.random.G
         stage,
         rope=np.stack([x - half, np.full(count, -2.0 * SIZE), x + half, end], -1),
         floor=rng.uniform(56.0, 60.0, count),
-        gravity=np.full(count, 0.25),
+        gravity=np.full(count, 0.5),
         drag=np.zeros(count),
     )
     place = _first(movers.position, np.stack([x, y], -1))

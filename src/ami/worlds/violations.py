@@ -27,7 +27,7 @@ BLINKS = ("permanence", "continuity", "colour", "shape", "solidity", "unity")  #
 GUST = 0.6  # px per frame and frame, at most
 EMBODIMENT = Embodiment("physics", step_seconds=0.1, low=(-GUST, -GUST), high=(GUST, GUST))
 # Of the films to learn from: collisions and falls are over in a moment, and a fifth is of nothing in particular.
-_SHARES = np.array([*(2.0 if principle in ("collision", "gravity") else 1.0 for principle in PRINCIPLES), 3.0])
+_SHARES = np.array([*({"collision": 3.0, "gravity": 2.0}.get(principle, 1.0) for principle in PRINCIPLES), 3.0])
 _SHARES /= _SHARES.sum()
 _SCREENS = 0.15  # of the films to learn from have a screen
 _CHUNK = 16
