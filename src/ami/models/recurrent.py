@@ -97,7 +97,7 @@ class RecurrentJEPA(WorldModel):
                 continue
             condition = self._condition(name, None if actions is None else actions[:, done], grid)
             done += 1
-            held, _ = self.memory.correct(held, self.memory.expect(held, condition)[0], grid, condition)
+            held = self.memory.correct(held, self.memory.expect(held, condition)[0], grid, condition)
         assert held is not None
         last = Latent(seen.values[:, -1:], seen.times[:, -1:])
         return Belief(name, last, recurrent=torch.cat([_tokens(held.memory), _tokens(held.now)], -1))
@@ -137,9 +137,7 @@ class RecurrentJEPA(WorldModel):
             expected.append(_tokens(ahead))
             doubts.append(_tokens(doubt)[..., 0])
             if step < seen.steps - 1:
-                guess = ahead[:, : self.config.dim]
-                looked = grid if shown is None else torch.where(shown[:, step, None, None, None], grid, guess)
-                held, _ = self.memory.correct(held, ahead, looked, condition)
+                held = self.memory.correct(held, ahead, grid, condition, None if shown is None else shown[:, step])
         return torch.stack(expected, 1), torch.stack(doubts, 1)
 
     def _imagine(self, belief: Belief, actions: Tensor | None, horizon: int) -> list[tuple[Grid, Grid]]:
@@ -149,13 +147,13 @@ class RecurrentJEPA(WorldModel):
             condition = self._condition(belief.embodiment, None if actions is None else actions[:, step], held.now)
             ahead, doubt = self.memory.expect(held, condition)
             futures.append((ahead, doubt))
-            held, _ = self.memory.correct(held, ahead, ahead[:, : self.config.dim], condition)
+            held = self.memory.correct(held, ahead, None, condition)
         return futures
 
     def _first(self, grid: Grid, name: str) -> Held:
         """After the first picture, which nobody could expect."""
         begun = self.memory.begin(grid)
-        return self.memory.correct(begun, begun.now, grid, self._condition(name, None, grid))[0]
+        return self.memory.correct(begun, begun.now, grid, self._condition(name, None, grid))
 
     def _held(self, belief: Belief) -> Held:
         assert belief.recurrent is not None

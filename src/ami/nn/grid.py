@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
 CELL = 8  # px on a side of what one token stands for
@@ -47,13 +47,13 @@ class GridMemory(nn.Module):
     """Expect, look, and correct what was expected: a recurrence over grids with the gains of a filter.
 
     What is expected next is what is taken to be there now and a change read from it and the memory. What then comes
-    corrects it by a gain between 0 and 1, for each cell, and the memory, a gated recurrence in which every cell hears
-    its neighbours, hears what was made of it, never the picture itself. A gain of 0 leaves what was expected: a camera
-    that blinks takes nothing away. Where nothing is shown, what was expected is all that is seen. Two layers are held
-    of every cell, what shows and what would show if nothing stood before it; only the first is compared with what
-    comes. What goes on behind a screen is then the same as what goes on while nobody looks. Sources: Kalman 1960
-    (prediction and correction); Shi et al. 2015, "Convolutional LSTM network"; Ballas et al. 2016 (gated, on grids);
-    Wang and Adelson 1994, "Representing moving images with layers".
+    corrects it by a gain between 0 and 1, for each cell. A gain of 0 leaves what was expected: a camera that blinks
+    takes nothing away. Two layers are held of every cell, what shows and what would show if nothing stood before it.
+    The memory, a gated recurrence in which every cell hears its neighbours, hears of the second layer alone, and never
+    what was seen but only what was learned from it. So where the gain is 0, behind a screen, all goes on exactly as it
+    does while nobody looks, which every film teaches. Sources: Kalman 1960 (prediction and correction); Shi et al.
+    2015, "Convolutional LSTM network"; Ballas et al. 2016 (gated, on grids); Wang and Adelson 1994, "Representing
+    moving images with layers".
     """
 
     layers = 2
@@ -64,7 +64,7 @@ class GridMemory(nn.Module):
         both = self.layers * dim
         self.trust = nn.Conv2d(dim + both + memory, width // 4, 3, 1, 1)
         self.gain = nn.Conv2d(width // 4, self.layers, 1)
-        self.hear = nn.Conv2d(both + dim + memory, width, 3, 1, 1)
+        self.hear = nn.Conv2d(2 * dim + memory, width, 3, 1, 1)
         self.gates = nn.Conv2d(width, 2 * memory, 1)
         self.ahead = nn.Conv2d(memory + both, width, 3, 1, 1)
         self.change = nn.Conv2d(width, both, 1)
@@ -91,18 +91,29 @@ class GridMemory(nn.Module):
         return held.now + self.change(hidden).float(), doubt
 
     def correct(
-        self, held: Held, expected: Grid, seen: Grid, condition: Float[Tensor, "batch width"]
-    ) -> tuple[Held, Grid]:
-        """What is held after a look, and the gains of the layers; what was seen is the first layer's."""
-        missed = seen.repeat(1, self.layers, 1, 1) - expected
-        trust = torch.relu(self.trust(_beside(seen, missed, held.memory)))
-        gain = torch.sigmoid(self.gain(trust).float())
-        learned = gain.repeat_interleave(self.dim, 1) * missed
+        self,
+        held: Held,
+        expected: Grid,
+        seen: Grid | None,
+        condition: Float[Tensor, "batch width"],
+        shown: Bool[Tensor, "batch"] | None = None,
+    ) -> Held:
+        """What is held after a look; none was taken where ``seen`` is ``None``, nor by rows that were not ``shown``."""
+        if seen is None:
+            learned = torch.zeros_like(expected)
+        else:
+            missed = seen.repeat(1, self.layers, 1, 1) - expected
+            trust = torch.relu(self.trust(_beside(seen, missed, held.memory)))
+            gain = torch.sigmoid(self.gain(trust).float())
+            if shown is not None:
+                gain = gain * shown[:, None, None, None]
+            learned = gain.repeat_interleave(self.dim, 1) * missed
         now = expected + learned
-        hidden = self.hear(_beside(now, learned[:, -self.dim :], held.memory)) + condition[:, :, None, None]
+        behind, news = now[:, -self.dim :], learned[:, -self.dim :]
+        hidden = self.hear(_beside(behind, news, held.memory)) + condition[:, :, None, None]
         forget, new = self.gates(torch.relu(hidden)).float().chunk(2, 1)
         forget = torch.sigmoid(forget)
-        return Held((1 - forget) * held.memory + forget * torch.tanh(new), now), gain
+        return Held((1 - forget) * held.memory + forget * torch.tanh(new), now)
 
 
 def _beside(*grids: Grid) -> Grid:

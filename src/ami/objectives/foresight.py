@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
@@ -27,6 +27,7 @@ class ForesightSettings:
     variance: float = 3.0  # hinge of what changes within a film
     spread: float = 0.7  # deviation that it asks for; a token's own is 1
     covariance: float = 0.1  # of what changes
+    floor: float = 0.2  # weight of a cell in which nothing happens, where the mean over a film's cells is 1
     screens: float = 0.85  # share of the films before which a screen is put
     behind: float = 1.0  # error of what was expected behind it
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -37,7 +38,8 @@ class Foresight(Objective):
 
     The target is the same encoder's, and gradients pass: what keeps it from saying nothing is asked of the *changes*
     of a cell between two moments of a film, which must vary and not all in one way (VICReg's two terms). What stays is
-    easily foretold and would otherwise be all that a code says; movers fill one cell in twenty.
+    easily foretold and would otherwise be all that a code says; movers fill one cell in twenty, so cells count by how
+    much happens in them.
 
     Before most films a screen is put, an upright rectangle of one colour, and the model is asked for the film as it is
     shown and, in its second layer, for the film as it is: V-JEPA's question, what the masked part of a film is in the
@@ -69,12 +71,25 @@ class Foresight(Objective):
         error = (front - seen.values[:, 1:]).square().mean(-1)
         changes = (seen.values - seen.values[:, other]).flatten(0, 2)
         return {
-            "prediction": error.mean(),
-            "behind": weigh.behind * (behind - whole[:, 1:]).square().mean(),
+            "prediction": (error * _weight(seen.values, weigh.floor)).mean(),
+            "behind": weigh.behind * ((behind - whole[:, 1:]).square().mean(-1) * _weight(whole, weigh.floor)).mean(),
             "doubt": weigh.doubt * (doubt - (error.detach() + 1e-4).log()).square().mean(),
             "variance": weigh.variance * variance_hinge(changes, weigh.spread),
             "covariance": weigh.covariance * covariance(changes),
         }
+
+
+@torch.no_grad()
+def _weight(
+    tokens: Float[Tensor, "batch time tokens dim"], floor: float, beyond: float = 1.5
+) -> Float[Tensor, "batch time-1 tokens"]:
+    """How much each cell counts: by how far its token is from its mean over the film, the mean being 1.
+
+    What most cells of a step do (``beyond`` times their median) does not count: a camera that moves, or blinks.
+    """
+    apart = (tokens - tokens.mean(1, keepdim=True)).square().mean(-1)[:, 1:]
+    apart = (apart - beyond * apart.median(2, keepdim=True).values).clamp_min(0)
+    return floor + (1 - floor) * apart / apart.mean((1, 2), keepdim=True).clamp_min(1e-3)
 
 
 def _looks(
