@@ -26,10 +26,10 @@ class ForesightSettings:
     doubt: float = 0.05  # error of the expected error, in logarithms; it teaches nothing else
     variance: float = 3.0  # hinge of what changes within a film
     spread: float = 0.7  # deviation that it asks for; a token's own is 1
-    covariance: float = 0.1  # of what changes
-    floor: float = 0.2  # weight of a cell in which nothing happens, where the mean over a film's cells is 1
+    covariance: float = 0.2  # of what changes
     screens: float = 0.85  # share of the films before which a screen is put
-    behind: float = 1.0  # error of what was expected behind it
+    behind: float = 0.5  # error of what was expected behind it
+    floor: float = 0.2  # weight there of a cell in which nothing happens; their mean is 1
     precision: Literal["fp32", "bf16"] = "fp32"
 
 
@@ -38,12 +38,12 @@ class Foresight(Objective):
 
     The target is the same encoder's, and gradients pass: what keeps it from saying nothing is asked of the *changes*
     of a cell between two moments of a film, which must vary and not all in one way (VICReg's two terms). What stays is
-    easily foretold and would otherwise be all that a code says; movers fill one cell in twenty, so cells count by how
-    much happens in them.
+    easily foretold and would otherwise be all that a code says; movers fill one cell in twenty.
 
     Before most films a screen is put, an upright rectangle of one colour, and the model is asked for the film as it is
     shown and, in its second layer, for the film as it is: V-JEPA's question, what the masked part of a film is in the
-    space of what is perceived, asked at every step of a memory. So it pays to go on with what went out of sight.
+    space of what is perceived, asked at every step of a memory. So it pays to go on with what went out of sight; most of
+    what is behind a screen is a background that nobody can know, so there cells count by how much happens in them.
     """
 
     least_deviation = 0.05
@@ -71,7 +71,7 @@ class Foresight(Objective):
         error = (front - seen.values[:, 1:]).square().mean(-1)
         changes = (seen.values - seen.values[:, other]).flatten(0, 2)
         return {
-            "prediction": (error * _weight(seen.values, weigh.floor)).mean(),
+            "prediction": error.mean(),
             "behind": weigh.behind * ((behind - whole[:, 1:]).square().mean(-1) * _weight(whole, weigh.floor)).mean(),
             "doubt": weigh.doubt * (doubt - (error.detach() + 1e-4).log()).square().mean(),
             "variance": weigh.variance * variance_hinge(changes, weigh.spread),
