@@ -23,7 +23,7 @@ WORLDS = {
     f"two-rooms/{rooms.SEALED}": "the same; the wall is somewhere else in each episode and has no door",
     ALL: "fixed, door and wall in equal shares, in one store",
     "drawn-films": "movers over a textured background; the camera pans in half of the films, nobody acts",
-    "physics": "films of what can happen: things that move, meet, fall and pass behind screens, and gusts of wind",
+    "physics": "films of what can happen: things that move, meet, turn back and fall, and gusts of wind",
     "push-t": "a pusher and a T-shaped block on a table, seen from above (needs the extra 'worlds', as all below)",
     "reacher": "an arm of two joints, seen from above",
     "point-maze": "a ball in a maze, seen from above",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Float
@@ -29,6 +29,14 @@ class RecurrentConfig(BaseModel):
     dim: int = Field(32, ge=2, description="numbers in a token")
     memory: int = Field(64, ge=2, description="numbers held in each cell, out of sight")
     width: int = Field(128, ge=8, description="of the layers of the memory")
+
+
+class Lived(NamedTuple):
+    """What a film was like, at each step after the first."""
+
+    expected: Float[Tensor, "batch time-1 tokens layers*dim"]
+    doubt: Float[Tensor, "batch time-1 tokens"]  # the logarithm of the squared error expected of what shows
+    gain: Float[Tensor, "batch time-1 tokens"]  # of what is behind, before the sigmoid; low: something stands before it
 
 
 class RecurrentJEPA(WorldModel):
@@ -97,7 +105,7 @@ class RecurrentJEPA(WorldModel):
                 continue
             condition = self._condition(name, None if actions is None else actions[:, done], grid)
             done += 1
-            held = self.memory.correct(held, self.memory.expect(held, condition)[0], grid, condition)
+            held = self._look(held, self.memory.expect(held, condition)[0], grid, condition)
         assert held is not None
         last = Latent(seen.values[:, -1:], seen.times[:, -1:])
         return Belief(name, last, recurrent=torch.cat([_tokens(held.memory), _tokens(held.now)], -1))
@@ -121,24 +129,20 @@ class RecurrentJEPA(WorldModel):
         doubt = torch.stack([_tokens(doubt) for _, doubt in futures], 1)[..., 0]
         return ((future.values - imagined).square().mean(-1) * torch.exp(-doubt)).mean(-1)
 
-    def live(
-        self, seen: Latent, actions: Tensor | None, embodiment: str, shown: Tensor | None = None
-    ) -> tuple[Float[Tensor, "batch time-1 tokens layers*dim"], Float[Tensor, "batch time-1 tokens"]]:
-        """What was expected of both layers at each step after the first, and how far off of the first.
-
-        ``shown`` (batch time) says which steps are looked at; at the others, what was expected is all there is.
-        """
+    def live(self, seen: Latent, actions: Tensor | None, embodiment: str, shown: Tensor | None = None) -> Lived:
+        """Go through films from their beginning. ``shown`` (batch time) says at which steps they are looked at."""
         held = self._first(self._grid(seen.values[:, 0]), embodiment)
-        expected, doubts = [], []
+        expected, doubts, gains = [], [], []
         for step in range(1, seen.steps):
             grid = self._grid(seen.values[:, step])
             condition = self._condition(embodiment, None if actions is None else actions[:, step - 1], grid)
             ahead, doubt = self.memory.expect(held, condition)
-            expected.append(_tokens(ahead))
-            doubts.append(_tokens(doubt)[..., 0])
-            if step < seen.steps - 1:
-                held = self.memory.correct(held, ahead, grid, condition, None if shown is None else shown[:, step])
-        return torch.stack(expected, 1), torch.stack(doubts, 1)
+            gain = self.memory.gain(held, ahead, grid)
+            for each, found in ((expected, ahead), (doubts, doubt), (gains, gain[:, -1:])):
+                each.append(_tokens(found))
+            look = 1.0 if shown is None else shown[:, step, None, None, None].float()
+            held = self.memory.correct(held, ahead, condition, grid, look * torch.sigmoid(gain))
+        return Lived(torch.stack(expected, 1), torch.stack(doubts, 1)[..., 0], torch.stack(gains, 1)[..., 0])
 
     def _imagine(self, belief: Belief, actions: Tensor | None, horizon: int) -> list[tuple[Grid, Grid]]:
         self._check(belief.embodiment, actions, horizon)
@@ -147,13 +151,17 @@ class RecurrentJEPA(WorldModel):
             condition = self._condition(belief.embodiment, None if actions is None else actions[:, step], held.now)
             ahead, doubt = self.memory.expect(held, condition)
             futures.append((ahead, doubt))
-            held = self.memory.correct(held, ahead, None, condition)
+            held = self.memory.go_on(held, ahead, condition)
         return futures
 
     def _first(self, grid: Grid, name: str) -> Held:
         """After the first picture, which nobody could expect."""
         begun = self.memory.begin(grid)
-        return self.memory.correct(begun, begun.now, grid, self._condition(name, None, grid))
+        return self._look(begun, begun.now, grid, self._condition(name, None, grid))
+
+    def _look(self, held: Held, expected: Grid, grid: Grid, condition: Tensor) -> Held:
+        gain = torch.sigmoid(self.memory.gain(held, expected, grid))
+        return self.memory.correct(held, expected, condition, grid, gain)
 
     def _held(self, belief: Belief) -> Held:
         assert belief.recurrent is not None

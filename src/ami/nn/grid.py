@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 CELL = 8  # px on a side of what one token stands for
@@ -63,7 +63,7 @@ class GridMemory(nn.Module):
         self.dim, self.memory = dim, memory
         both = self.layers * dim
         self.trust = nn.Conv2d(dim + both + memory, width // 4, 3, 1, 1)
-        self.gain = nn.Conv2d(width // 4, self.layers, 1)
+        self.gains = nn.Conv2d(width // 4, self.layers, 1)
         self.hear = nn.Conv2d(2 * dim + memory, width, 3, 1, 1)
         self.gates = nn.Conv2d(width, 2 * memory, 1)
         self.ahead = nn.Conv2d(memory + both, width, 3, 1, 1)
@@ -71,7 +71,7 @@ class GridMemory(nn.Module):
         self.doubt = nn.Conv2d(width, 1, 1)
         for last in (self.change, self.doubt):
             nn.init.zeros_(last.weight)
-        self.gain.bias = nn.Parameter(torch.full((self.layers,), 2.0))  # an untrained memory believes what it sees
+        self.gains.bias = nn.Parameter(torch.full((self.layers,), 2.0))  # an untrained memory believes what it sees
         self.gates.bias = nn.Parameter(torch.cat([torch.full((memory,), -1.0), torch.zeros(memory)]))  # and is slow
 
     def begin(self, seen: Grid) -> Held:
@@ -90,27 +90,27 @@ class GridMemory(nn.Module):
         doubt = self.doubt(hidden.detach()).float().clamp(_LEAST, _MOST)
         return held.now + self.change(hidden).float(), doubt
 
+    def gain(self, held: Held, expected: Grid, seen: Grid) -> Grid:
+        """How far each cell of each layer will be corrected by what was seen, before the sigmoid."""
+        trust = torch.relu(self.trust(_beside(seen, self._missed(expected, seen), held.memory)))
+        return self.gains(trust).float()
+
     def correct(
-        self,
-        held: Held,
-        expected: Grid,
-        seen: Grid | None,
-        condition: Float[Tensor, "batch width"],
-        shown: Bool[Tensor, "batch"] | None = None,
+        self, held: Held, expected: Grid, condition: Float[Tensor, "batch width"], seen: Grid, gain: Grid
     ) -> Held:
-        """What is held after a look; none was taken where ``seen`` is ``None``, nor by rows that were not ``shown``."""
-        if seen is None:
-            learned = torch.zeros_like(expected)
-        else:
-            missed = seen.repeat(1, self.layers, 1, 1) - expected
-            trust = torch.relu(self.trust(_beside(seen, missed, held.memory)))
-            gain = torch.sigmoid(self.gain(trust).float())
-            if shown is not None:
-                gain = gain * shown[:, None, None, None]
-            learned = gain.repeat_interleave(self.dim, 1) * missed
-        now = expected + learned
-        behind, news = now[:, -self.dim :], learned[:, -self.dim :]
-        hidden = self.hear(_beside(behind, news, held.memory)) + condition[:, :, None, None]
+        """What is held after a look, with gains from 0 to 1."""
+        learned = gain.repeat_interleave(self.dim, 1) * self._missed(expected, seen)
+        return self._hold(held, expected + learned, learned[:, -self.dim :], condition)
+
+    def go_on(self, held: Held, expected: Grid, condition: Float[Tensor, "batch width"]) -> Held:
+        """What is held without one."""
+        return self._hold(held, expected, torch.zeros_like(expected[:, -self.dim :]), condition)
+
+    def _missed(self, expected: Grid, seen: Grid) -> Grid:
+        return seen.repeat(1, self.layers, 1, 1) - expected
+
+    def _hold(self, held: Held, now: Grid, news: Grid, condition: Float[Tensor, "batch width"]) -> Held:
+        hidden = self.hear(_beside(now[:, -self.dim :], news, held.memory)) + condition[:, :, None, None]
         forget, new = self.gates(torch.relu(hidden)).float().chunk(2, 1)
         forget = torch.sigmoid(forget)
         return Held((1 - forget) * held.memory + forget * torch.tanh(new), now)

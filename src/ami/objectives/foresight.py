@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from ami import parallel
 from ami.models.recurrent import RecurrentJEPA
+from ami.nn.grid import CELL
 from ami.objectives.regularizers import covariance, variance_hinge
 from ami.types import Clip, Latent, Objective, WorldModel
 
@@ -29,6 +30,7 @@ class ForesightSettings:
     covariance: float = 0.2  # of what changes
     screens: float = 0.85  # share of the films before which a screen is put
     behind: float = 0.5  # error of what was expected behind it
+    stands: float = 0.3  # error of where a screen was said to stand
     floor: float = 0.2  # weight there of a cell in which nothing happens; their mean is 1
     precision: Literal["fp32", "bf16"] = "fp32"
 
@@ -42,8 +44,9 @@ class Foresight(Objective):
 
     Before most films a screen is put, an upright rectangle of one colour, and the model is asked for the film as it is
     shown and, in its second layer, for the film as it is: V-JEPA's question, what the masked part of a film is in the
-    space of what is perceived, asked at every step of a memory. So it pays to go on with what went out of sight; most of
-    what is behind a screen is a background that nobody can know, so there cells count by how much happens in them.
+    space of what is perceived, asked at every step of a memory. So it pays to go on with what went out of sight. Most
+    of what is behind a screen is a background that nobody can know, so there cells count by how much happens in them;
+    and where the screen stands is known, so that is asked too: without it the gain never learned to be low.
     """
 
     least_deviation = 0.05
@@ -53,7 +56,7 @@ class Foresight(Objective):
         self.settings = settings or ForesightSettings()
 
     def losses(self, model: WorldModel, clip: Clip, generator: torch.Generator) -> dict[str, Tensor]:
-        """``prediction``, ``behind``, ``doubt``, ``variance`` and ``covariance``."""
+        """``prediction``, ``behind``, ``stands``, ``doubt``, ``variance`` and ``covariance``."""
         assert isinstance(model, RecurrentJEPA)
         weigh = self.settings
         shown = _looks(len(clip) * parallel.size(), clip.steps, weigh, generator)
@@ -61,18 +64,20 @@ class Foresight(Objective):
         other = torch.randperm(clip.steps, generator=generator)
         if clip.video is None:
             raise ValueError("screens are put before pictures, and the clip has none; give clips with video")
-        hidden = screened(clip.video, weigh.screens, generator)
+        hidden, covered = screened(clip.video, weigh.screens, generator)
         both = replace(clip, video=torch.cat([hidden, clip.video]), times=clip.times.repeat(2, 1))
         with torch.autocast(clip.times.device.type, torch.bfloat16, enabled=weigh.precision == "bf16"):
             perceived = model.encode(both).values
             seen, whole = Latent(perceived[: len(clip)], clip.times), perceived[len(clip) :].detach()
-            expected, doubt = model.live(seen, clip.actions, clip.embodiment, shown)
+            expected, doubt, gain = model.live(seen, clip.actions, clip.embodiment, shown)
         front, behind = expected.float().split(model.config.dim, -1)
+        open_ = 1 - functional.avg_pool2d(covered.float(), CELL).flatten(2)[:, 1:]
         error = (front - seen.values[:, 1:]).square().mean(-1)
         changes = (seen.values - seen.values[:, other]).flatten(0, 2)
         return {
             "prediction": error.mean(),
             "behind": weigh.behind * ((behind - whole[:, 1:]).square().mean(-1) * _weight(whole, weigh.floor)).mean(),
+            "stands": weigh.stands * functional.binary_cross_entropy_with_logits(gain, open_),
             "doubt": weigh.doubt * (doubt - (error.detach() + 1e-4).log()).square().mean(),
             "variance": weigh.variance * variance_hinge(changes, weigh.spread),
             "covariance": weigh.covariance * covariance(changes),
@@ -113,16 +118,16 @@ def _looks(
 
 def screened(
     video: UInt8[Tensor, "batch time frames 3 height width"], share: float, generator: torch.Generator
-) -> UInt8[Tensor, "batch time frames 3 height width"]:
-    """The same films, before ``share`` of which a screen is put, in the way of something that moves.
+) -> tuple[UInt8[Tensor, "batch time frames 3 height width"], Bool[Tensor, "batch time height width"]]:
+    """The same films, before ``share`` of which a screen is put, in the way of something that moves; and where it is.
 
     It is hardly coloured and stands still or moves slowly all along. Where: a step and a place at which much changes.
     """
     rows, steps = video.shape[:2]
     size = min(video.shape[-2:])
     chance = torch.rand(rows * parallel.size(), 12, generator=generator)[parallel.rank() * rows :][:rows].tolist()
-    video = video.clone()
-    for film, (put, moves, when, where, *shape, light, tint) in zip(video, chance, strict=True):
+    video, covered = video.clone(), torch.zeros_like(video[:, :, 0, 0], dtype=torch.bool)
+    for film, cover, (put, moves, when, where, *shape, light, tint) in zip(video, covered, chance, strict=True):
         if put >= share or steps < 2:
             continue
         step = 1 + int(when * (steps - 1))
@@ -139,7 +144,8 @@ def screened(
                 (max(round(size * (middle - half)), 0), max(round(size * (middle + half)), 0)) for middle, half in box
             )
             film[now, :, :, top:bottom, left:end] = colour.to(film)[:, None, None]
-    return video
+            cover[now, top:bottom, left:end] = True
+    return video, covered
 
 
 def _moving(pair: UInt8[Tensor, "2 3 height width"], chance: float) -> tuple[float, float]:

@@ -63,7 +63,7 @@ def scenes(
 
 
 def free(count: int, rng: np.random.Generator) -> Scenes:
-    """Films of anything: up to three movers anywhere, that may meet, and perhaps a screen."""
+    """Films of anything: up to three movers anywhere, that may meet."""
     movers, stage = _nothing(count, rng, moving=False, held_out=False)
     stage = replace(stage, camera=_camera(count, rng, False) * (rng.random((count, 1)) < 0.5))
     stage = replace(stage, moment=np.zeros(count, int), drag=rng.uniform(0.0, 0.08, count))
@@ -73,13 +73,7 @@ def free(count: int, rng: np.random.Generator) -> Scenes:
     pace = rng.uniform(0.5, SPEED[1], (count, MOVERS)) * (rng.random((count, MOVERS)) < 0.75)
     velocity = pace[..., None] * np.stack([np.cos(heading), np.sin(heading)], -1)
     there = np.arange(MOVERS) < rng.integers(1, MOVERS + 1, (count, 1))
-    corner, side = rng.uniform(8.0, 40.0, (count, 2)), rng.uniform(12.0, 30.0, (count, 2))
-    screen = np.concatenate([corner, corner + side], -1) * (rng.random((count, 1)) < 0.2)
-    return _furnished(
-        replace(movers, position=position, coming=velocity, going=velocity, there=there),
-        replace(stage, screen=screen),
-        rng,
-    )
+    return _furnished(replace(movers, position=position, coming=velocity, going=velocity, there=there), stage, rng)
 
 
 def _nothing(count: int, rng: np.random.Generator, moving: bool, held_out: bool) -> tuple[Movers, Stage]:

@@ -29,7 +29,6 @@ EMBODIMENT = Embodiment("physics", step_seconds=0.1, low=(-GUST, -GUST), high=(G
 # Of the films to learn from: collisions and falls are over in a moment, and a fifth is of nothing in particular.
 _SHARES = np.array([*({"collision": 3.0, "gravity": 2.0}.get(principle, 1.0) for principle in PRINCIPLES), 3.0])
 _SHARES /= _SHARES.sum()
-_SCREENS = 0.15  # of the films to learn from have a screen
 _CHUNK = 16
 
 
@@ -146,20 +145,19 @@ def experience(
 def _possible(
     kinds: Int[np.ndarray, "films"], frames: int, rng: np.random.Generator
 ) -> Iterator[tuple[Int[np.ndarray, "some"], Scenes]]:
-    """Which films are of one kind in one condition, and their scenes: side A or B, at any moment."""
+    """Which films are of one kind in one condition, and their scenes: side A or B, at any moment, before no screen."""
     for kind, principle in enumerate(PRINCIPLES):
         rows = np.flatnonzero(kinds == kind)
-        covered, moves = rng.random(len(rows)) < _SCREENS, rng.random(len(rows)) < 0.5
-        for hidden in (False, True):
-            for moving in (False, True):
-                some = rows[(covered == hidden) & (moves == moving)]
-                sides = scenes(principle, len(some), rng, hidden=hidden, moving=moving)
-                moment = rng.integers(5, frames - 4, len(some))
-                half = len(some) // 2
-                for side, part in zip(sides, (slice(0, half), slice(half, None)), strict=True):
-                    side = replace(side, stage=replace(side.stage, moment=moment))
-                    if len(some[part]):
-                        yield some[part], _rows(side, part)
+        moves = rng.random(len(rows)) < 0.5
+        for moving in (False, True):
+            some = rows[moves == moving]
+            sides = scenes(principle, len(some), rng, hidden=False, moving=moving)
+            moment = rng.integers(5, frames - 4, len(some))
+            half = len(some) // 2
+            for side, part in zip(sides, (slice(0, half), slice(half, None)), strict=True):
+                side = replace(side, stage=replace(side.stage, moment=moment))
+                if len(some[part]):
+                    yield some[part], _rows(side, part)
     rest = np.flatnonzero(kinds >= len(PRINCIPLES))
     if len(rest):
         yield rest, free(len(rest), rng)
