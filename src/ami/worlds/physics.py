@@ -66,17 +66,18 @@ def paths(
     gusts: Float[np.ndarray, "films gaps 2"] | None = None,
 ) -> tuple[Float[np.ndarray, "films movers frames 2"], Float[np.ndarray, "films movers frames 2"]]:
     """Positions and velocities in the world at every frame; ``gusts`` (px per frame and frame) move all alike."""
-    position = np.zeros((len(movers), MOVERS, frames, 2))
-    velocity = np.zeros_like(position)
-    for moment in np.unique(stage.moment):
-        rows = np.flatnonzero(stage.moment == moment)
-        there = stage.rows(rows)
-        wind = np.zeros((len(rows), frames - 1, 2)) if gusts is None else gusts[rows]
-        late = _run(movers.rows(rows), there, wind[:, moment:])
-        early = _run(movers.rows(rows), there, wind[:, :moment][:, ::-1], back=True)
-        position[rows] = np.concatenate([early[0][:, :, :0:-1], late[0]], 2)
-        velocity[rows] = np.concatenate([early[1][:, :, :0:-1], late[1]], 2)
-    return position, velocity
+    since = np.arange(frames) - stage.moment[:, None]
+    gaps = np.arange(frames - 1)
+    wind = np.zeros((len(movers), frames - 1, 2)) if gusts is None else gusts
+    rows = np.arange(len(movers))[:, None]
+    after, before = (stage.moment[:, None] + way for way in (gaps, -1 - gaps))
+    late = _run(movers, stage, np.where((after < frames - 1)[..., None], wind[rows, after % (frames - 1)], 0.0))
+    early = _run(movers, stage, np.where((before >= 0)[..., None], wind[rows, before % (frames - 1)], 0.0), back=True)
+    where = rows, slice(None), np.abs(since)
+    found = [
+        np.where((since >= 0)[..., None, None], go[where], back[where]) for go, back in zip(late, early, strict=True)
+    ]
+    return found[0].swapaxes(1, 2), found[1].swapaxes(1, 2)
 
 
 def _run(
