@@ -132,6 +132,7 @@ def test_worlds_have_names() -> None:
         "two-rooms/wall",
         "two-rooms/sealed",
         "drawn-films",
+        "physics",
         "first-person-rooms",
         *TASKS,
     }
