@@ -108,11 +108,11 @@ def test_nothing_is_changed_without_a_reason(puck) -> None:
     assert (found.belief.recurrent[:, 2] == 7.0).all()  # the riddle
     right = explain(puck, TRUE, None, seen(puck), CAUSES)
     assert torch.equal(right.belief.recurrent, TRUE.recurrent)
-    moved = [
-        (explain(puck, GUESS, None, seen(puck), replace(CAUSES, prior=prior)).belief.recurrent - GUESS.recurrent).norm()
-        for prior in (1e-6, 1.0, 1e4)
-    ]
-    assert moved[0] > 1.5 * moved[1] > 100 * moved[2]
+    away = replace(TRUE, latents=replace(TRUE.latents, values=TRUE.latents.values + 2.0))
+    for price in (0.25, 1.0, 4.0):  # the least of d² + price (2 - d)²
+        found = explain(puck, away, None, seen(puck), Explaining(("latents",), prior=price))
+        left = found.belief.latents.values - TRUE.latents.values
+        torch.testing.assert_close(left, torch.full_like(left, 2 * price / (1 + price)), atol=1e-3, rtol=0)
 
 
 def test_causes_are_looked_for_where_beliefs_differ(puck) -> None:
@@ -163,6 +163,23 @@ def test_a_bent_valley_is_followed_to_its_end_without_stepping_over_its_wall() -
     assert found.history.isfinite().all()
     assert (found.history.diff(dim=0) <= 0).all()
     torch.testing.assert_close(found.belief.recurrent[:, :2], torch.ones(4, 2), atol=0.02, rtol=0)
+
+
+class Cliff(Puck):
+    """Cheaper beyond a cliff, where there is a value and no slope."""
+
+    def energy(self, belief, actions, future):
+        x = belief.recurrent[:, 0]
+        beyond = torch.where(x > 0.8, x - x, 1.0).sqrt()
+        return torch.where(x > 0.8, beyond, (x - 1).square())[:, None].expand(-1, future.steps)
+
+
+def test_nobody_stays_where_there_is_no_slope_to_go_on_by() -> None:
+    future = Latent(torch.zeros(4, 2, 1, 1), torch.zeros(4, 2))
+    found = explain(Cliff().eval(), GUESS, None, future, Explaining(steps=20, prior=0.0))
+    assert found.belief.recurrent.isfinite().all()
+    assert (found.belief.recurrent[:, 0] <= 0.8).all()
+    assert (found.history[-1] > 0).all()
 
 
 class Deaf(Puck):

@@ -87,6 +87,11 @@ def test_two_futures_are_told_apart_beside_the_truth(ami, made: Path, tmp_path: 
     assert not re.search(r'(src|href)="(?!data:)|https?:', page)
     written = json.loads((tmp_path / "o" / "imagined.json").read_text(encoding="utf-8"))
     assert {"folder": str(tmp_path / "o"), **written} == held
+    other = ("imagine", made / "r", made / "d", "--episode", 4, "--what-if", "past=7", "--start", 5, "--steps", 1)
+    (there,) = ami(*other, "--out", tmp_path / "q", "--json").document["readouts"]
+    at, wall, door = np.split(Store.open(made / "d").arrays(7)["truth"][5], [2, 3])
+    at = Rooms(wall, door).step(at[None], recorded["actions"][5:6])[-1]  # from its place, what was done here
+    np.testing.assert_allclose(there["truth"]["what_if"], at, atol=1e-3)
     said = ami(*asked, "--out", tmp_path / "p", "--infer", "nothing").out
     assert "place imagined" in said
     assert "hidden causes inferred" not in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +120,8 @@ class Imagine(Heavy):
     @property
     def writes(self) -> Path:
         """The folder it fills."""
-        return self.out or Path("runs/imagine") / f"{self.data.name}-{self.episode}-{self.what_if}"
+        question = re.sub(r"[^\w.,=-]+", "-", self.what_if)
+        return self.out or Path("runs/imagine") / f"{self.data.name}-{self.episode}-{question}"
 
 
 def parsed(words: str) -> tuple[tuple[tuple[int, tuple[float, ...]], ...], int | None]:

@@ -53,8 +53,8 @@ class Imagined:
 def imagine(model: WorldModel, store: Store, asked: WhatIf, shelf: Mapping[str, Kept]) -> Imagined:
     """Infer hidden causes from what was then seen, replace what is asked about, and imagine both futures.
 
-    Where the truth was recorded and the world's simulator is at hand, it is run again with the other actions; in a
-    world without actions another past's own recording says what came of it. ``ValueError`` for what does not fit.
+    What would truly have come is told where somebody knows: by another past's own recording, where the same was done
+    after it, or by the world's simulator, run again from the recorded truth. ``ValueError`` for what does not fit.
     """
     clip = recorded(model, store, asked.episode)
     start, steps = _when(asked, clip.steps)
@@ -158,8 +158,9 @@ def _explained(
 def _truly(
     store: Store, source: Clip, ahead: slice, instead: Float[Tensor, "1 steps action"] | None
 ) -> tuple[Told | None, Film | None]:
-    """The truth of the other future and its pictures: by the simulator, or as the other past went on by itself."""
-    if instead is None:
+    """The truth of the other future and its pictures: as its past went on by the same actions, or by the simulator."""
+    done = None if source.actions is None else source.actions[:, ahead.start - 1 : ahead.stop - 1]
+    if instead is None or (done is not None and torch.equal(done, instead)):
         return _told(source, ahead), _last_frames(source, ahead)
     simulator = None if source.truth is None else simulator_of(source.embodiment)
     if simulator is None:
