@@ -59,7 +59,7 @@ def test_twins_are_drawn_anew_for_every_seed_and_shown_to_people() -> None:
     assert one.possible.video is not None
     assert torch.equal(one.possible.video, same.possible.video)
     assert not torch.equal(one.possible.video, other.possible.video)
-    answer = PairsBenchmark("physics", source, Stepwise()).run(model(), 4, Asking(1))
+    answer = PairsBenchmark("physics", source, Stepwise()).run(model(), 6, Asking(1))
     (strip,) = answer.strips
     assert set(strip.films) == {"possible", "impossible"}
     assert strip.moment == one.moment[0]
