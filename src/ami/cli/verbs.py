@@ -9,8 +9,9 @@ from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import Positional, subcommand
 
+from ami.cli.remembering import Memories, Recall, Remember
 from ami.cli.show import Bars, Outcome, comparison, findings, lines, listed, listing, missing, plain, with_lines
-from ami.cli.verb import Heavy, Verb
+from ami.cli.verb import Group, Heavy, Verb
 from ami.cli.watching import Watch
 from ami.cli.weights import Export, Features, Import
 
@@ -174,7 +175,7 @@ class Check(Verb):
 
 
 @dataclass(frozen=True)
-class Data:
+class Data(Group):
     """Look into a store: what it holds, and what is wrong with it."""
 
     what: Annotated[Info, subcommand("info")] | Annotated[Check, subcommand("check")]
@@ -372,4 +373,7 @@ VERBS: dict[str, type] = {
     "compare": Compare,
     "plan": Plan,
     "watch": Watch,
+    "remember": Remember,
+    "recall": Recall,
+    "memory": Memories,
 }

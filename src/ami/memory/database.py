@@ -286,6 +286,13 @@ def damaged(connection: sqlite3.Connection, dim: int) -> list[int]:
     ]
 
 
+def counted(connection: sqlite3.Connection) -> dict[str, int | float | None]:
+    """How much there is, and from when to when."""
+    query = "SELECT count(*), count(DISTINCT episode), min(time), max(time), count(x) FROM moments"
+    names = "moments", "episodes", "since", "until", "with_place"
+    return dict(zip(names, connection.execute(query).fetchone(), strict=True))
+
+
 def broken_pages(connection: sqlite3.Connection) -> list[str]:
     """What SQLite finds wrong with its own structure."""
     try:

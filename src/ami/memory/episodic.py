@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -177,8 +177,10 @@ class Memory:
     def numbers(self, where: Where) -> list[int]:
         """The numbers of all moments that ``where`` allows."""
         with self._reading():
-            names, rows = database.episode_numbers(self._database), self._index.rows(self._database)
-        return rows.numbers[where.allows(rows.times, rows.places, rows.episodes, names)].tolist()
+            names = database.episode_numbers(self._database)
+            parts = [part.rows for part in self._index.parts(self._database)]
+        allowed = [rows.numbers[where.allows(rows.times, rows.places, rows.episodes, names)] for rows in parts]
+        return np.concatenate(allowed).tolist()
 
     def forget(self, numbers: Collection[int]) -> int:
         """Delete moments, and every trace of them in the folder's files; how many there were."""
@@ -225,6 +227,27 @@ class Memory:
             index.sort(self._database, database.columns(self._database, about.dim))
         index.tidy(self._database)
         self._read_about()
+
+    def episodes(self) -> list[str]:
+        """The names of all episodes of which there is a moment."""
+        with self._reading():
+            return sorted(database.episode_numbers(self._database))
+
+    def blind(self) -> list[int]:
+        """The numbers of the moments that have no thumbnail."""
+        with self._reading():
+            return database.without_thumbnail(self._database)
+
+    def summary(self) -> dict[str, Any]:
+        """What it holds, and how it is searched: ``pool`` is 0 where all moments are looked at."""
+        with self._reading():
+            counted = database.counted(self._database)
+            sketch = self._index.parts(self._database)[0].sketch
+        return {
+            **counted,
+            "pool": 0 if sketch is None else sketch.pool,
+            "bytes": sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file()),
+        }
 
     def sort(self) -> None:
         """Make the index anew: recall is then as fast as it can be."""

@@ -131,8 +131,7 @@ def nearest(
     best = torch.zeros((len(asked), 0))
     where = torch.zeros((len(asked), 0), dtype=torch.int64)
     for start, block in _blocks(vectors, within):
-        # Not by products: where latents share a large mean their rounding would hide the distances.
-        ways = torch.cdist(asked, block, compute_mode="donot_use_mm_for_euclid_dist")
+        ways = _distances(asked, block)
         here = torch.arange(start, start + len(block)).expand(len(asked), -1)
         if best.shape[1] >= top:  # most blocks hold nothing better
             some = (ways < best[:, -1:]).any(0).nonzero()[:, 0]
@@ -140,6 +139,16 @@ def nearest(
         best, order = torch.cat([best, ways], 1).sort(dim=1, stable=True)
         best, where = best[:, :top], torch.cat([where, here], 1).gather(1, order[:, :top])
     return where
+
+
+def _distances(
+    asked: Float[Tensor, "questions dim"], block: Float[Tensor, "block dim"]
+) -> Float[Tensor, "questions block"]:
+    """Where latents share a large mean, products would hide the distances by their rounding."""
+    if len(asked) == 1:
+        return torch.linalg.vector_norm(block.sub_(asked), dim=1)[None]
+    middle = asked.mean(0)
+    return torch.cdist(asked - middle, block - middle)
 
 
 def _blocks(

@@ -95,7 +95,7 @@ class Sketch:
 
 def _faiss() -> Any:
     try:
-        import faiss
+        import faiss  # pyright: ignore[reportMissingImports] (an extra)
     except ImportError:
         return None
     return faiss
