@@ -160,16 +160,30 @@ def _migrate(connection: sqlite3.Connection, schema: int) -> None:
 
 
 @contextmanager
-def transaction(connection: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
-    """All or nothing of what is done inside; ``DEFERRED`` reads one state of the file throughout."""
-    connection.execute(f"BEGIN {kind}")
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing of what is done inside."""
+    connection.execute("BEGIN IMMEDIATE")
     try:
         yield
     except BaseException:
-        with suppress(sqlite3.Error):  # a full disk has rolled back by itself
-            connection.execute("ROLLBACK")
+        _let_go(connection)
         raise
     connection.execute("COMMIT")
+
+
+@contextmanager
+def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """One state of the file throughout, whatever is written meanwhile."""
+    connection.execute("BEGIN DEFERRED")
+    try:
+        yield
+    finally:
+        _let_go(connection)
+
+
+def _let_go(connection: sqlite3.Connection) -> None:
+    with suppress(sqlite3.Error):  # a full disk or a damaged page has ended the transaction by itself
+        connection.execute("ROLLBACK")
 
 
 def erase(connection: sqlite3.Connection, folder: Path) -> None:

@@ -278,7 +278,7 @@ class Memory:
     @contextmanager
     def _reading(self) -> Iterator[None]:
         """One state of the database throughout."""
-        with database.explained(self.folder), database.transaction(self._database, "DEFERRED"):
+        with database.explained(self.folder), database.snapshot(self._database):
             yield
 
     @contextmanager
