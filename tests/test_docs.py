@@ -44,7 +44,7 @@ def test_commands_of_the_readme_exist(command: str) -> None:
         makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
         assert all(re.search(rf"^{word}:", makefile, re.MULTILINE) for word in said[1:] if "=" not in word)
         return
-    page = " ".join(said[1:3]) if said[1] == "data" else said[1]
+    page = " ".join(said[1:3]) if said[1] in ("data", "memory") else said[1]
     assert page in PAGES
     flags = [word.split("=")[0] for word in said if word.startswith("--")]
     assert set(flags) <= set(re.findall(r"--[a-z-]+", help_of(page)))

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from ami.cli.verb import Heavy, Verb
-from ami.cli.verbs import VERBS, Data, Reproduce
+from ami.cli.verb import Group, Heavy, Verb
+from ami.cli.verbs import VERBS, Reproduce
 
 _MARKERS = (
     tyro.conf.FlagCreatePairsOff,
@@ -64,7 +64,7 @@ def parse(words: Sequence[str]) -> Verb:
     description = "AMI: a small world model that learns from video, plans, and can be verified."
     kinds: Any = Union[tuple(Annotated[kind, tyro.conf.subcommand(name)] for name, kind in VERBS.items())]  # noqa: UP007
     verb: Any = tyro.cli(kinds, prog="ami", description=description, args=words, config=_MARKERS)
-    return verb.what if isinstance(verb, Data) else verb
+    return verb.what if isinstance(verb, Group) else verb
 
 
 def _explain(error: Exception, verb: Verb) -> tuple[str, int]:

@@ -9,7 +9,11 @@ import os
 from ami.cli.entry import parse
 from ami.cli.verbs import VERBS
 
-PAGES = tuple(page for name in VERBS for page in (["data info", "data check"] if name == "data" else [name]))
+_GROUPS = {
+    "data": ("info", "check"),
+    "memory": ("info", "check", "prune", "forget", "reembed", "export", "import"),
+}
+PAGES = tuple(f"{name} {verb}".strip() for name in VERBS for verb in _GROUPS.get(name, ("",)))
 _INTRODUCTION = """# The command line
 
 Made from `--help` by `make docs`; a test holds the two together.

@@ -55,7 +55,7 @@ def plan(
         assert start is not None
         assert goal is not None
         assert side is not None, "who acts sees pictures of one size"
-        made, took = ask(body, _read(start, side), _read(goal, side))
+        made, took = ask(body, read_picture(start, side), read_picture(goal, side))
         return {"start": str(start), "goal": str(goal), **_document(made, took, body, seed)}
     body = embodiment or rooms.EMBODIMENT.name
     if body not in model.embodiments:
@@ -64,7 +64,7 @@ def plan(
     pairs = RoomsBenchmark(world.removeprefix("two-rooms/")).pairs(seed, 1)
     now, wanted = (pairs.rooms.render(place)[0] for place in (pairs.start, pairs.goal))
     if goal is not None:
-        made, took = ask(body, now, _read(goal, rooms.SIZE))
+        made, took = ask(body, now, read_picture(goal, rooms.SIZE))
         return {"world": world, "goal": str(goal), **_document(made, took, body, seed)}
     made, took = ask(body, now, wanted)
     position = pairs.start
@@ -156,7 +156,7 @@ def _who(model: WorldModel, embodiment: str | None) -> str:
     return embodiment or able[0]
 
 
-def _read(path: Path, side: int) -> np.ndarray:
+def read_picture(path: Path, side: int) -> np.ndarray:
     """A picture file as the model sees: its middle square, at the model's size."""
     try:
         with Image.open(path) as picture:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ami.cli.show import Outcome
 
@@ -32,3 +32,10 @@ class Heavy(Verb):
     """What every verb has that computes for longer."""
 
     threads: int | None = None  # cores to compute with; all of them, or OMP_NUM_THREADS, where it is not said
+
+
+@dataclass(frozen=True)
+class Group:
+    """A word that several verbs share, each of them said after it."""
+
+    what: Any

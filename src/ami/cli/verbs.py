@@ -10,8 +10,9 @@ from typing import Annotated, ClassVar, Literal
 from tyro.conf import Positional, subcommand
 
 from ami.cli.imagining import Imagine, Readout
+from ami.cli.remembering import Memories, Recall, Remember
 from ami.cli.show import Bars, Outcome, comparison, findings, lines, listed, listing, missing, plain, with_lines
-from ami.cli.verb import Heavy, Verb
+from ami.cli.verb import Group, Heavy, Verb
 from ami.cli.watching import Watch
 from ami.cli.weights import Export, Features, Import
 
@@ -175,7 +176,7 @@ class Check(Verb):
 
 
 @dataclass(frozen=True)
-class Data:
+class Data(Group):
     """Look into a store: what it holds, and what is wrong with it."""
 
     what: Annotated[Info, subcommand("info")] | Annotated[Check, subcommand("check")]
@@ -370,4 +371,7 @@ VERBS: dict[str, type] = {
     "watch": Watch,
     "readout": Readout,
     "imagine": Imagine,
+    "remember": Remember,
+    "recall": Recall,
+    "memory": Memories,
 }

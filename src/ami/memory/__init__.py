@@ -1,0 +1,1 @@
+"""What is kept of the past: moments on disk, found again by likeness, time and place."""
