@@ -13,20 +13,25 @@ from ami.data.episodes import Store
 from ami.recipes import RECIPES, scale
 from ami.recipes.baby import SETTINGS, BabySettings
 from ami.recipes.films import VIDEO, FilmSettings
+from ami.recipes.objects import OBJECTS, ObjectSettings
 from ami.training.estimate import UTILISATION, Cluster
 from ami.training.run import Tick
 from ami.training.run import train as train_recipe
 
+Settings = BabySettings | FilmSettings | ObjectSettings
 
-def settings_of(recipe: str, size: str | None = None, steps: int | None = None) -> BabySettings | FilmSettings:
+
+def settings_of(recipe: str, size: str | None = None, steps: int | None = None) -> Settings:
     """A recipe's settings, with another size, or with ``steps`` in all: its stages keep their proportion.
 
     For a baby they are the steps of the part that acts, and the part that watches is given its share besides.
     """
-    settings = SETTINGS.get(recipe, VIDEO)
+    settings: Settings = OBJECTS if recipe == "objects" else SETTINGS.get(recipe, VIDEO)
     if size is not None:
+        if isinstance(settings, ObjectSettings):
+            raise ValueError(f"the recipe objects has one size, and --size {size} is none of its settings")
         settings = replace(settings, size=size)
-    if isinstance(settings, FilmSettings):
+    if isinstance(settings, FilmSettings | ObjectSettings):
         if steps is not None and steps < 1:
             raise ValueError(f"{steps} steps were asked for; at least 1 is needed")
         return replace(settings, steps=steps or settings.steps)
@@ -49,7 +54,7 @@ def train(
     seed: int,
     bars: Bars,
     *,
-    settings: BabySettings | FilmSettings,
+    settings: Settings,
     resume: bool = False,
 ) -> Path:
     """Train by a recipe; the checkpoint's folder, whose provenance says what the gauges warned of."""

@@ -28,6 +28,7 @@ from torch import Tensor
 from ami import files
 from ami.models.jepa import JEPA, JEPAConfig
 from ami.models.mind import Mind, MindConfig
+from ami.models.objects import ObjectModel, ObjectsConfig
 from ami.models.vjepa import VJEPA, VJEPAConfig
 from ami.types import LeftOut, WorldModel
 
@@ -37,7 +38,12 @@ CONFIG, TENSORS, PROVENANCE = "config.json", "model.safetensors", "provenance.js
 Kinds = Mapping[str, tuple[type[BaseModel], Callable[..., WorldModel]]]
 # What a checkpoint may hold: its name in config.json, its settings (frozen, extra="forbid") and the model built from
 # them, which keeps them as ``model.config``.
-MODELS: Kinds = {"jepa": (JEPAConfig, JEPA), "vjepa": (VJEPAConfig, VJEPA), "mind": (MindConfig, Mind)}
+MODELS: Kinds = {
+    "jepa": (JEPAConfig, JEPA),
+    "vjepa": (VJEPAConfig, VJEPA),
+    "mind": (MindConfig, Mind),
+    "objects": (ObjectsConfig, ObjectModel),
+}
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from ami.recipes.baby import baby, bridge
 from ami.recipes.films import video
+from ami.recipes.objects import objects
 from ami.training.run import Recipe
 
-RECIPES: dict[str, Callable[..., Recipe]] = {"baby": baby, "video": video, "bridge": bridge}
+RECIPES: dict[str, Callable[..., Recipe]] = {"baby": baby, "video": video, "bridge": bridge, "objects": objects}

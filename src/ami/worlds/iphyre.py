@@ -21,7 +21,7 @@ from ami.types import Embodiment
 from ami.worlds.pictures import fitted
 from ami.worlds.task import SIZE, needed
 
-NAME = "i-phyre"
+NAME, EXTRA = "i-phyre", "iphyre"
 SIDE = 600.0  # px of the screen; a ball below it has fallen
 TICK = 1 / 60  # seconds of a physics step
 REPEAT = 6  # physics steps in a model step
@@ -65,6 +65,27 @@ class Layout:
                 f"{PLACES} objects"
             )
 
+    @classmethod
+    def told(cls, objects: Objects) -> Layout:
+        """The layout that a description of a beginning tells of; blocks come before balls."""
+        there = objects[objects[:, THERE] > 0]
+        blocks, balls = there[there[:, BALL] == 0], there[there[:, BALL] > 0]
+        ends = np.concatenate([blocks[:, :2] - blocks[:, 2:4], blocks[:, :2] + blocks[:, 2:4]], 1)
+
+        def pairs(kind: str) -> tuple[tuple[int, int], ...]:
+            number = there[:, NUMBERS.index(kind)]
+            found = (np.flatnonzero(number == each).tolist() for each in np.unique(number[number > 0]))
+            return tuple((one, two) for one, two in found)
+
+        return cls(
+            blocks=tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in ends.tolist()),
+            balls=tuple((x, y, radius) for x, y, radius in balls[:, [X, Y, NUMBERS.index("radius")]].tolist()),
+            moves=tuple((blocks[:, NUMBERS.index("moves")] > 0).tolist()),
+            removable=tuple((blocks[:, NUMBERS.index("removable")] > 0).tolist()),
+            joints=pairs("joint"),
+            springs=pairs("spring"),
+        )
+
     @property
     def choices(self) -> tuple[int, ...]:
         """The objects that can be removed."""
@@ -75,7 +96,7 @@ class Play:
     """One play from its beginning: what is removed goes in, what is there then comes out."""
 
     def __init__(self, layout: Layout) -> None:
-        pymunk = needed("pymunk", NAME)
+        pymunk = needed("pymunk", NAME, EXTRA)
         self.layout, self.solved = layout, False
         self._space = pymunk.Space()
         self._space.gravity = (0.0, _GRAVITY)
@@ -87,8 +108,10 @@ class Play:
         for kind, pairs in (("joint", layout.joints), ("spring", layout.springs)):
             for number, pair in enumerate(pairs, 1):
                 one, two = (self._shapes[each].body for each in pair)
-                holds = pymunk.PinJoint(one, two) if kind == "joint" else pymunk.DampedSpring(
-                    one, two, (0, 0), (0, 0), *_SPRING
+                holds = (
+                    pymunk.PinJoint(one, two)
+                    if kind == "joint"
+                    else pymunk.DampedSpring(one, two, (0, 0), (0, 0), *_SPRING)
                 )
                 self._space.add(holds)
                 self._links.append((kind, number, pair, abs(one.position - two.position), holds))
@@ -154,7 +177,7 @@ class Play:
 def games() -> Mapping[str, Layout]:
     """The 40 games by name, in the package's order."""
     with contextlib.redirect_stdout(io.StringIO()):  # pygame, which the package imports, greets there
-        described = needed("iphyre.games", NAME).PARAS
+        described = needed("iphyre.games", NAME, EXTRA).PARAS
     return {name: _layout(each) for name, each in described.items()}
 
 
@@ -164,7 +187,9 @@ def random_plan(layout: Layout, rng: np.random.Generator) -> Plan:
     return np.where(rng.random(len(moments)) < 0.2, np.inf, np.round(moments * BODY.step_seconds, 6))
 
 
-def actions(layout: Layout, plans: Float[np.ndarray, "plans removable"], steps: int) -> Bool[np.ndarray, "plans steps 12"]:
+def actions(
+    layout: Layout, plans: Float[np.ndarray, "plans removable"], steps: int
+) -> Bool[np.ndarray, "plans steps 12"]:
     """Plans as what is removed at each model step."""
     done = np.zeros((len(plans), steps, PLACES), bool)
     plan, which = np.nonzero(np.isfinite(plans))

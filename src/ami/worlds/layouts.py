@@ -11,14 +11,13 @@ from ami.worlds.iphyre import (
     NAME,
     PLACES,
     SIDE,
-    THICK,
     THERE,
-    Y,
+    THICK,
     Layout,
     Play,
+    Y,
     actions,
     random_plan,
-    render,
 )
 
 _CLEAR = 1.9 * THICK  # px between the middle lines of two blocks, at least: a tenth of a touch is not felt
@@ -48,7 +47,7 @@ def drawn(rng: np.random.Generator) -> Layout:
 
 
 def collect(episodes: int, steps: int, seed: int) -> list[Episode]:
-    """Random plays of drawn games, of at most ``steps`` steps: what is there, its pictures, and what was removed."""
+    """Random plays of drawn games, of at most ``steps`` steps: what is there, and what was removed."""
     if episodes < 1 or steps < 2:
         raise ValueError(f"{episodes} episodes of {steps} steps were asked for; at least 1 of 2 steps can be recorded")
     return [_episode(steps, (seed, number), f"{NAME}/seed-{seed}/{number}") for number in range(episodes)]
@@ -67,7 +66,6 @@ def _episode(steps: int, key: tuple[int, int], source: str) -> Episode:
             break
     return Episode(
         times=np.arange(len(passed)) * BODY.step_seconds,
-        video=np.stack([render(objects) for objects in passed]),
         proprio=np.stack(passed).reshape(len(passed), -1),
         actions=done[: len(passed) - 1].astype(np.float32),
         source=source,
