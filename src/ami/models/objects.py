@@ -21,7 +21,9 @@ class ObjectsConfig(BaseModel):
     embodiments: dict[str, Embodiment]  # one: an action has a number for each object, and above 0.5 removes it
     width: int = Field(64, ge=8)
     rounds: int = Field(3, ge=1, description="times in a step that bodies answer one another")
-    below: float = Field(680.0, description="px; what has fallen so far is out of sight, and no error counts there")
+    below: float = Field(
+        default=680.0, description="px; what has fallen so far is out of sight, and no error counts there"
+    )
 
 
 class ObjectModel(WorldModel):

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 _SURE = 4.0  # how much more a plan that was tried counts than one that was only imagined
+_WIDER = 0.5  # and so much wider it says something, in units of the nearness, with every failure
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class Attempts:
 
     What a plan promises is the mean of what it and its neighbours were imagined to give, a kernel regression: where
     small changes decide, the model may well be wrong, and a plan amid good ones is the safer. A plan that was tried and
-    failed promises nothing, and takes its neighbours with it. Source: Nadaraya 1964.
+    failed promises nothing, and takes its neighbours with it: the more of them the more have failed, for a model that
+    was wrong about several plans is wrong about something that they share. Source: Nadaraya 1964.
     """
 
     plans: Float[Tensor, "plans number"]  # numbers in which plans are alike or not
@@ -34,7 +36,8 @@ class Attempts:
 
     def after(self, failed: Sequence[int]) -> Float[Tensor, "plans"]:
         """What each plan promises when those numbered in ``failed`` have been tried; these themselves: nothing."""
-        weight = torch.exp(-torch.cdist(self.plans, self.plans).square() / (2 * self.near**2))
+        near = self.near * (1 + _WIDER * len(failed))
+        weight = torch.exp(-torch.cdist(self.plans, self.plans).square() / (2 * near**2))
         held = self.promise.clone()
         tried = torch.tensor(failed, dtype=torch.long)
         held[tried], weight[:, tried] = 0.0, _SURE * weight[:, tried]
