@@ -18,7 +18,7 @@ from ami.worlds.task import Task
 
 
 class _Simulator(WorldModel):
-    """The one kind of model that may read ``Clip.truth``: its latent is the state, as one token."""
+    """The one kind of model that may read ``Clip.truth``: its latent is the state, as one token unless it says more."""
 
     def encode(self, clip: Clip) -> Latent:
         """Read the truth. ``ValueError`` where none was recorded."""
@@ -94,7 +94,7 @@ class TaskSimulator(_Simulator):
         return Latent(torch.from_numpy(np.stack(passed)).to(held.values)[:, :, None], held.times[:, -1:] + ticks)
 
 
-class IPhyreSimulator(WorldModel):
+class IPhyreSimulator(_Simulator):
     """I-PHYRE's own simulator, told of a game at its beginning as any other model is, and played from there."""
 
     embodiments: Mapping[str, Embodiment] = {iphyre.BODY.name: iphyre.BODY}
@@ -105,9 +105,6 @@ class IPhyreSimulator(WorldModel):
         if clip.proprio is None:
             raise ValueError("this clip describes no objects, which is all that the simulator can read")
         return Latent(clip.proprio.unflatten(-1, self.latent_shape), clip.times)
-
-    believe = _Simulator.believe
-    energy = _Simulator.energy
 
     def predict(self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, horizon: int) -> Latent:
         """Play each row from where all was at rest; once a game is solved nothing more happens in it."""

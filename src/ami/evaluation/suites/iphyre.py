@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ami.evaluation.benchmark import Answer, Asking, Benchmark, Suite
@@ -39,7 +39,7 @@ from ami.worlds.iphyre import (
 _KEY = 0x49504859  # evaluation draws from (this, seed, row, use); collecting from (seed, episode): they never meet
 _PLANS, _SEARCH = range(2)
 _NEVER = 3 * LATEST  # seconds: never is far from ever
-_HALF = 20.0  # a plan that leaves so much to be desired promises half as much as one that is perfect
+_HALF = 20.0  # px: a plan that leaves balls so high promises half as much as one that is perfect
 _HASTE = 1e-4  # of each px of height at each step, beside each px that is left at the end
 _STEPS = round(LASTS / BODY.step_seconds)
 
@@ -52,7 +52,7 @@ class Tried:
     shown: Mapping[int, tuple[Plan, Latent]] | None = None  # the last plan tried in a row, and how it was imagined
     model_calls: int = 0
 
-    def within(self, attempts: int) -> np.ndarray:
+    def within(self, attempts: int) -> Bool[np.ndarray, "n"]:
         """Who succeeded in at most so many."""
         return (self.took > 0) & (self.took <= attempts)
 
