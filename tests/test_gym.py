@@ -133,6 +133,7 @@ def test_worlds_have_names() -> None:
         "two-rooms/sealed",
         "drawn-films",
         "first-person-rooms",
+        "i-phyre",
         *TASKS,
     }
     films = record("drawn-films", 2, 4, 0)
