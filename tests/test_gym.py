@@ -134,6 +134,7 @@ def test_worlds_have_names() -> None:
         "drawn-films",
         "physics",
         "first-person-rooms",
+        "i-phyre",
         *TASKS,
     }
     films = record("drawn-films", 2, 4, 0)

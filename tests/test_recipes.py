@@ -22,6 +22,7 @@ from ami.recipes import RECIPES
 from ami.recipes.baby import BabySettings, baby, bridge
 from ami.recipes.common import by_embodiment, gauge_clips, measured, sides
 from ami.recipes.films import BABY, RECORDED, VIDEO, FilmSettings, resolved, video
+from ami.recipes.objects import objects
 from ami.recipes.physics import physics
 from ami.training.run import Tick, read_metrics, train
 from ami.types import Embodiment, LeftOut
@@ -88,7 +89,7 @@ def test_films_are_known_by_time_and_a_step_is_as_long_as_its_frames(films: Stor
 
 
 def test_specialists_learn_from_their_kind(films: Store, robots: Store, tmp_path: Path) -> None:
-    assert {"baby": baby, "video": video, "bridge": bridge, "physics": physics} == RECIPES
+    assert {"baby": baby, "video": video, "bridge": bridge, "physics": physics, "objects": objects} == RECIPES
     few = replace(TINY, steps=2, refine=2)
     with_teacher = replace(BABY, masked=0.3, momentum=0.996)
     settings = replace(VIDEO, steps=2, batch=4, objective=with_teacher)

@@ -13,12 +13,13 @@ from ami.data.episodes import Store
 from ami.recipes import RECIPES, scale
 from ami.recipes.baby import SETTINGS, BabySettings
 from ami.recipes.films import VIDEO, FilmSettings
+from ami.recipes.objects import OBJECTS, ObjectSettings
 from ami.recipes.physics import PHYSICS, PhysicsSettings
 from ami.training.estimate import UTILISATION, Cluster
 from ami.training.run import Tick
 from ami.training.run import train as train_recipe
 
-Settings = BabySettings | FilmSettings | PhysicsSettings
+Settings = BabySettings | FilmSettings | PhysicsSettings | ObjectSettings
 
 
 def settings_of(recipe: str, size: str | None = None, steps: int | None = None) -> Settings:
@@ -26,9 +27,11 @@ def settings_of(recipe: str, size: str | None = None, steps: int | None = None) 
 
     For a baby they are the steps of the part that acts, and every other part is given its share besides.
     """
-    known: dict[str, Settings] = {**SETTINGS, "video": VIDEO, "physics": PHYSICS}
+    known: dict[str, Settings] = {**SETTINGS, "video": VIDEO, "physics": PHYSICS, "objects": OBJECTS}
     settings = known[recipe]
     if size is not None:
+        if isinstance(settings, ObjectSettings):
+            raise ValueError(f"the recipe objects has one size, and --size {size} is none of its settings")
         settings = replace(settings, size=size)
     if not isinstance(settings, BabySettings):
         if steps is not None and steps < 1:

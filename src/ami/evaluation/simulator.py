@@ -12,13 +12,14 @@ from torch import Tensor
 
 from ami.planning.costs import GoalDistance
 from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
+from ami.worlds import iphyre
 from ami.worlds.rooms import EMBODIMENT, SIZE, Rooms
 from ami.worlds.task import Task
 from ami.worlds.tasks import TASKS
 
 
 class _Simulator(WorldModel):
-    """The one kind of model that may read ``Clip.truth``: its latent is the state, as one token."""
+    """The one kind of model that may read ``Clip.truth``: its latent is the state, as one token unless it says more."""
 
     def encode(self, clip: Clip) -> Latent:
         """Read the truth. ``ValueError`` where none was recorded."""
@@ -112,6 +113,33 @@ def simulator_of(body: str) -> RoomsSimulator | TaskSimulator | None:
     if body == EMBODIMENT.name:
         return RoomsSimulator().eval()
     return TaskSimulator(TASKS[body]()).eval() if body in TASKS else None
+
+
+class IPhyreSimulator(_Simulator):
+    """I-PHYRE's own simulator, told of a game at its beginning as any other model is, and played from there."""
+
+    embodiments: Mapping[str, Embodiment] = {iphyre.BODY.name: iphyre.BODY}
+    latent_shape = (iphyre.PLACES, len(iphyre.NUMBERS))
+
+    def encode(self, clip: Clip) -> Latent:
+        """Read the description of each step. ``ValueError`` where there is none."""
+        if clip.proprio is None:
+            raise ValueError("this clip describes no objects, which is all that the simulator can read")
+        return Latent(clip.proprio.unflatten(-1, self.latent_shape), clip.times)
+
+    def predict(self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, horizon: int) -> Latent:
+        """Play each row from where all was at rest; once a game is solved nothing more happens in it."""
+        if actions is None:
+            raise ValueError("the simulator needs to know what is removed; give it actions")
+        held, passed = belief.latents, []
+        for told, row in zip(held.values[:, -1].numpy(force=True), actions.numpy(force=True), strict=True):
+            game = iphyre.Play(iphyre.Layout.told(told))
+            states = []
+            for action in row:
+                states.append(states[-1] if game.solved else game.step(np.flatnonzero(action > 0.5).tolist()))
+            passed.append(np.stack(states))
+        ticks = torch.arange(1, horizon + 1).to(held.times) * iphyre.BODY.step_seconds
+        return Latent(torch.from_numpy(np.stack(passed)).to(held.values), held.times[:, -1:] + ticks)
 
 
 @dataclass(frozen=True)

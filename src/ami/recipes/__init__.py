@@ -4,7 +4,14 @@ from collections.abc import Callable
 
 from ami.recipes.baby import baby, bridge
 from ami.recipes.films import video
+from ami.recipes.objects import objects
 from ami.recipes.physics import physics
 from ami.training.run import Recipe
 
-RECIPES: dict[str, Callable[..., Recipe]] = {"baby": baby, "video": video, "bridge": bridge, "physics": physics}
+RECIPES: dict[str, Callable[..., Recipe]] = {
+    "baby": baby,
+    "video": video,
+    "bridge": bridge,
+    "physics": physics,
+    "objects": objects,
+}

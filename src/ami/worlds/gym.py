@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 
 from ami.data.episodes import Episode
 from ami.types import Embodiment
-from ami.worlds import films, first_person, rooms, rooms_env, task, violations
+from ami.worlds import films, first_person, iphyre, layouts, rooms, rooms_env, task, violations
 from ami.worlds.pictures import fitted
 from ami.worlds.tasks import TASKS
 
@@ -206,6 +206,10 @@ def _task(name: str) -> Callable[[int, int, int], Recording]:
     return record_task
 
 
+def _record_iphyre(episodes: int, steps: int, seed: int) -> Recording:
+    return Recording(iphyre.BODY, layouts.collect(episodes, steps, seed))
+
+
 # Name to how it is recorded, from (episodes, steps, seed). Any "gym:ID" is a world too.
 WORLDS: Mapping[str, Callable[[int, int, int], Recording]] = {
     **{f"two-rooms/{family}": _rooms(family) for family in (*rooms.FAMILIES, rooms.SEALED)},
@@ -213,6 +217,7 @@ WORLDS: Mapping[str, Callable[[int, int, int], Recording]] = {
     "physics": _record_physics,
     **{name: _task(name) for name in TASKS},
     first_person.NAME: _record_first_person,
+    iphyre.NAME: _record_iphyre,
 }
 
 

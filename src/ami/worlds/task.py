@@ -105,15 +105,15 @@ def collect(task: Task, episodes: int, steps: int, seed: int) -> list[Episode]:
     return [task.episode(steps, (seed, number), f"{task.name}/seed-{seed}/{number}") for number in range(episodes)]
 
 
-def needed(module: str, world: str) -> Any:
-    """A module of the extra ``worlds``; ``ValueError`` says how to get it where it is missing."""
+def needed(module: str, world: str, extra: str = "worlds") -> Any:
+    """A module of an extra; ``ValueError`` says how to get it where it is missing."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
         package = module.split(".")[0]
         raise ValueError(
             f"the world '{world}' needs {package}, which cannot be imported ({error}); "
-            "install the extra with pip install 'openami[worlds]'"
+            f"install the extra with pip install 'openami[{extra}]'"
         ) from error
 
 
