@@ -16,6 +16,7 @@ from ami.nn.predictors import ActionDoor
 from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
 
 _CHUNK = 256  # pictures at a time
+_FLOOR = 0.05  # of a token's variance: an error is never expected to be so small that less would surprise
 
 
 class RecurrentConfig(BaseModel):
@@ -115,19 +116,25 @@ class RecurrentJEPA(WorldModel):
         futures = self._imagine(belief, actions, horizon)
         body = self._body(belief.embodiment)
         times = belief.latents.times[:, -1:] + body.step_seconds * torch.arange(1, horizon + 1).to(belief.latents.times)
-        return Latent(torch.stack([_tokens(grid) for grid, _ in futures], 1)[..., : self.config.dim], times)
+        return Latent(torch.stack([_tokens(ahead) for _, ahead, _ in futures], 1)[..., : self.config.dim], times)
 
     def energy(
         self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, future: Latent
     ) -> Float[Tensor, "batch horizon"]:
-        """Squared distance from what was imagined over the squared distance that was expected, mean over the cells.
+        """How much each step would correct what is held, over how far off it was expected to be; mean over the cells.
 
-        About 1 where everything is as usual, however much of it nobody can foresee.
+        In each cell: the squared distance from what was imagined over the one that was expected, times the gain, and
+        squared, for surprise is in a few cells. A blink is as unlikely as a miracle but corrects nothing: that is what
+        Itti and Baldi 2009, "Bayesian surprise attracts human attention", count in place of how unlikely a step was.
         """
         futures = self._imagine(belief, actions, future.steps)
-        imagined = torch.stack([_tokens(grid) for grid, _ in futures], 1)[..., : self.config.dim]
-        doubt = torch.stack([_tokens(doubt) for _, doubt in futures], 1)[..., 0]
-        return ((future.values - imagined).square().mean(-1) * torch.exp(-doubt)).mean(-1)
+        energies = []
+        for step, (held, ahead, doubt) in enumerate(futures):
+            grid = self._grid(future.values[:, step])
+            gain = torch.sigmoid(self.memory.gain(held, ahead, grid))[:, :1]
+            missed = (grid - ahead[:, : self.config.dim]).square().mean(1, keepdim=True)
+            energies.append((gain * missed / (torch.exp(doubt) + _FLOOR)).square().mean((1, 2, 3)))
+        return torch.stack(energies, 1)
 
     def live(self, seen: Latent, actions: Tensor | None, embodiment: str, shown: Tensor | None = None) -> Lived:
         """Go through films from their beginning. ``shown`` (batch time) says at which steps they are looked at."""
@@ -144,13 +151,14 @@ class RecurrentJEPA(WorldModel):
             held = self.memory.correct(held, ahead, condition, grid, look * torch.sigmoid(gain))
         return Lived(torch.stack(expected, 1), torch.stack(doubts, 1)[..., 0], torch.stack(gains, 1)[..., 0])
 
-    def _imagine(self, belief: Belief, actions: Tensor | None, horizon: int) -> list[tuple[Grid, Grid]]:
+    def _imagine(self, belief: Belief, actions: Tensor | None, horizon: int) -> list[tuple[Held, Grid, Grid]]:
+        """For each step: what was held before it, what was expected of it, and how far off."""
         self._check(belief.embodiment, actions, horizon)
         held, futures = self._held(belief), []
         for step in range(horizon):
             condition = self._condition(belief.embodiment, None if actions is None else actions[:, step], held.now)
             ahead, doubt = self.memory.expect(held, condition)
-            futures.append((ahead, doubt))
+            futures.append((held, ahead, doubt))
             held = self.memory.go_on(held, ahead, condition)
         return futures
 
