@@ -81,8 +81,7 @@ def _clip(video: UInt8[np.ndarray, "films frames 64 64 3"]) -> Clip:
     return Clip(violations.EMBODIMENT.name, times.expand(len(video), -1), pictures)
 
 
-_OWN = PairsBenchmark("physics", Drawn(), Stepwise())
-_HELD_OUT = PairsBenchmark("physics-held-out", Drawn(held_out=True), Stepwise())
-ASKED = ((_OWN, 300), (_HELD_OUT, 100))
-SUITES = (Suite("physics", ASKED),)
+ASKED = ((PairsBenchmark("physics", Drawn(), Stepwise()), 300),)
+HELD_OUT = ((PairsBenchmark("physics-held-out", Drawn(held_out=True), Stepwise()), 300),)
+SUITES = (Suite("physics", (*ASKED, *HELD_OUT)),)
 QUICK = PairsBenchmark("physics", Drawn(moving=(False,)), Stepwise())
