@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from ami.evaluation.films import passive
 from ami.models import contract
 from ami.models.recurrent import RecurrentJEPA, sized
 from ami.objectives.foresight import Foresight, ForesightSettings, screened
@@ -121,3 +122,8 @@ def test_what_does_not_fit_is_refused_in_a_sentence(clip: Clip) -> None:
         Foresight().losses(made, replace(clip, video=None), torch.Generator())
     with pytest.raises(ValueError, match="no size 'giant'"):
         sized({}, "giant")
+
+
+def test_who_lives_through_films_can_watch_any() -> None:
+    assert passive(RecurrentJEPA(sized({BODY.name: BODY}))).name == BODY.name
+    assert passive(model()).name == "film"

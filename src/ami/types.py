@@ -165,6 +165,7 @@ class WorldModel(nn.Module):
     causal: bool = True  # whether a latent depends on its step and those before it alone; False: on its whole clip
     frames: int = 1  # video frames in a step
     reaches: tuple[str, ...] = ()  # embodiments for which ``reach`` and ``propose`` answer
+    lives: tuple[str, ...] = ()  # embodiments whose films it lives through step by step, told of actions or not
     picture: int | None = None  # px on a side of the pictures it was built for; None: any
 
     def part(self, embodiment: str) -> WorldModel:

@@ -13,12 +13,14 @@ from ami.types import Clip, Embodiment, WorldModel
 
 
 def passive(model: WorldModel, name: str = FILM.name) -> Embodiment:
-    """The embodiment without actions by which a model watches: ``name``, or the only one that it has."""
+    """The embodiment by which a model watches: ``name``, the only one without actions, or one that it lives through."""
     bodies = {each: body for each, body in model.embodiments.items() if not body.action_dim}
     if name in bodies:
         return bodies[name]
     if len(bodies) == 1:
         return next(iter(bodies.values()))
+    if not bodies and model.lives:
+        return model.embodiments[model.lives[0]]
     knows = ", ".join(sorted(model.embodiments))
     raise ValueError(
         f"this model has learned {knows}: nothing that is watched without acting; train one with films, "

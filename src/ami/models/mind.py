@@ -49,7 +49,7 @@ class Mind(WorldModel):
         self.latent_shape, self.picture = self.acting.latent_shape, self.acting.picture
         self.causal = all(part.causal for part in self.parts)
         self.frames = max(part.frames for part in self.parts)
-        self.reaches = self.acting.reaches
+        self.reaches, self.lives = self.acting.reaches, () if self.expecting is None else self.expecting.lives
 
     @property
     def parts(self) -> list[WorldModel]:

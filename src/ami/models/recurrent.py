@@ -53,7 +53,7 @@ class RecurrentJEPA(WorldModel):
         self.config, self.embodiments, self.picture = config, config.embodiments, config.picture
         self.side = config.picture // CELL
         self.latent_shape = (self.side**2, config.dim)
-        names = tuple(sorted(config.embodiments))
+        self.lives = names = tuple(sorted(config.embodiments))
         self.stem = GridStem(config.stem, config.dim)
         self.norm = EmbodimentNorm(names, config.dim)
         self.memory = GridMemory(dim=config.dim, memory=config.memory, width=config.width)
