@@ -59,7 +59,7 @@ def scenes(
     if principle in ("permanence", "colour", "shape", "collision", "unity"):
         a, b = _with_another(a, b, centre, rng)
     turn = rng.random((count, 2)) < 0.5
-    return _turned(a, turn, principle), _turned(b, turn, principle)
+    return _turned(a, turn), _turned(b, turn)
 
 
 def free(count: int, rng: np.random.Generator) -> Scenes:
@@ -301,19 +301,14 @@ def _with_another(a: Scenes, b: Scenes, centre: np.ndarray, rng: np.random.Gener
     return replace(a, movers=joined(a.movers)), replace(b, movers=joined(b.movers))
 
 
-def _turned(scene: Scenes, turn: np.ndarray, principle: str) -> Scenes:
+def _turned(scene: Scenes, turn: np.ndarray) -> Scenes:
     """Mirrored left to right where ``turn[:, 0]``; where ``turn[:, 1]`` x and y change places, if nothing falls."""
     mirror = turn[:, 0]
     swap = turn[:, 1] & (scene.stage.gravity == 0)
 
     def vector(values: np.ndarray, size: float) -> np.ndarray:
         lead = (slice(None), *(None,) * (values.ndim - 2))
-        flipped = (
-            np.where(mirror[lead], size - values[..., 0], values[..., 0])
-            if size
-            else np.where(mirror[lead], -values[..., 0], values[..., 0])
-        )
-        x, y = flipped, values[..., 1]
+        x, y = np.where(mirror[lead], size - values[..., 0], values[..., 0]), values[..., 1]
         return np.stack([np.where(swap[lead], y, x), np.where(swap[lead], x, y)], -1)
 
     def box(values: np.ndarray) -> np.ndarray:
