@@ -10,9 +10,11 @@ from ami.evaluation.benchmark import Asking
 from ami.evaluation.suites.hidden import Counterfactual, Hidden
 from ami.evaluation.suites.pairs import PairsBenchmark
 from ami.evaluation.suites.physics import Drawn
+from ami.models import jepa, vjepa
+from ami.models.mind import Mind, MindConfig
 from ami.models.recurrent import RecurrentConfig, RecurrentJEPA
 from ami.reasoning.rules import Stepwise
-from ami.types import Belief, Latent, WorldModel
+from ami.types import Belief, Embodiment, Latent, WorldModel
 from ami.worlds.alone import MIDDLE, behind_a_screen, in_the_wind
 from ami.worlds.violations import EMBODIMENT, TRUTH
 
@@ -22,6 +24,17 @@ def model() -> RecurrentJEPA:
     torch.manual_seed(0)
     body = replace(EMBODIMENT, action_mean=(0.0, 0.0), action_std=(0.2, 0.2))
     return RecurrentJEPA(RecurrentConfig(embodiments={body.name: body}, stem=8, dim=4, memory=4, width=16)).eval()
+
+
+def mind() -> Mind:
+    """One that acts, watches and expects."""
+    film, arm = Embodiment("film", 0.2), Embodiment("arm", 0.2, (-1.0,), (1.0,), (0.0,), (1.0,))
+    config = MindConfig(
+        acting=jepa.sized("baby", {"arm": arm}),
+        watching=vjepa.sized("baby", {"film": film}).model_copy(update={"causal": False}),
+        expecting=model().config,
+    )
+    return Mind(config).eval()
 
 
 class Copies(WorldModel):
@@ -90,3 +103,15 @@ def test_hidden_causes_and_counterfactuals_are_answered_in_units() -> None:
     assert result.benchmark == "counterfactual/position"
     assert result.low > 0
     assert result.baselines["factual"].value == 1.0
+
+
+def test_a_mind_with_a_part_that_is_not_causal_is_asked_too() -> None:
+    few = PairsBenchmark("physics", Drawn(principles=("colour",), hidden=(True,), moving=(False,)), Stepwise())
+    assert few.run(mind(), 4, Asking(1)).results
+
+
+def test_who_has_not_learned_this_world_is_told_so() -> None:
+    stranger = Mind(MindConfig(acting=mind().config.acting))
+    for question in (PairsBenchmark("physics", Drawn(), Stepwise()), Hidden(), Counterfactual()):
+        with pytest.raises(ValueError, match="does not know 'physics' but arm; train one on what `ami collect"):
+            question.run(stranger, 4, Asking(1))

@@ -120,7 +120,7 @@ def test_what_does_not_fit_is_refused_in_a_sentence(clip: Clip) -> None:
         made.believe(None, made.encode(clip), clip.actions[:, :3], BODY.name)
     with pytest.raises(ValueError, match="screens are put before pictures"):
         Foresight().losses(made, replace(clip, video=None), torch.Generator())
-    with pytest.raises(ValueError, match="no size 'giant'"):
+    with pytest.raises(ValueError, match="no recurrent JEPA of size 'giant'"):
         sized({}, "giant")
 
 

@@ -50,7 +50,7 @@ class Scale:
     episodes: int = 900
     steps: int = 65  # model steps in each
     drawn: int = 3000  # films
-    physics: int = 1000  # films of things that move, meet and pass behind screens
+    physics: int = 1000  # films of things that move, meet and fall
     suite: str = "demo"
     with_films: str = "demo-films"  # the suite, where films were given
     n: int | None = None  # episodes for each question, in place of the suite's number

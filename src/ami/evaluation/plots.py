@@ -163,7 +163,8 @@ def beside(curves: Mapping[str, np.ndarray], moment: int | None, title: str) -> 
         axes.axvline(moment, color=PAINT["soft"], linewidth=1.0)
     axes.set_xlim(0, count)
     axes.set_xticks([])
-    axes.legend(loc="upper left", frameon=False)
+    axes.set_yticks([])
+    axes.legend(loc="upper left", frameon=False, labelcolor=PAINT["ink"])
     _quiet(figure)
     highest = {name: int(np.nanargmax(values)) for name, values in curves.items()}
     said = ", ".join(f"{name}: highest at frame {frame + 1}" for name, frame in highest.items())

@@ -41,5 +41,8 @@ class Beside:
     caption: str
 
     def __post_init__(self) -> None:
-        if self.films.keys() != self.curves.keys() or len({len(each) for each in self.films.values()}) != 1:
+        if (
+            self.films.keys() != self.curves.keys()
+            or len({len(each) for held in (self.films, self.curves) for each in held.values()}) != 1
+        ):
             raise ValueError(f"films {self.title!r}: each needs a curve of its own, and all are equally long")

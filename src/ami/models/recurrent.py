@@ -204,7 +204,7 @@ def _tokens(grid: Grid) -> Float[Tensor, "batch tokens channel"]:
 def sized(embodiments: Mapping[str, Embodiment], size: str = "baby", picture: int = 64) -> RecurrentConfig:
     """The settings of one size: ``baby``, ``tiny`` or ``small``."""
     if size not in _SIZES:
-        raise ValueError(f"there is no size '{size}'; choose one of {', '.join(_SIZES)}")
+        raise ValueError(f"there is no recurrent JEPA of size '{size}'; choose one of {', '.join(_SIZES)}")
     stem, dim, memory, width = _SIZES[size]
     return RecurrentConfig(
         embodiments=dict(embodiments), picture=picture, stem=stem, dim=dim, memory=memory, width=width

@@ -50,8 +50,8 @@ class GridMemory(nn.Module):
     corrects it by a gain between 0 and 1, for each cell. A gain of 0 leaves what was expected: a camera that blinks
     takes nothing away. Two layers are held of every cell, what shows and what would show if nothing stood before it.
     The memory, a gated recurrence in which every cell hears its neighbours, hears of the second layer alone, and never
-    what was seen but only what was learned from it. So where the gain is 0, behind a screen, all goes on exactly as it
-    does while nobody looks, which every film teaches. Sources: Kalman 1960 (prediction and correction); Shi et al.
+    what was seen but only what was learned from it. So where the gain is 0, behind a screen, all goes on much as
+    while nobody looks, which every film teaches. Sources: Kalman 1960 (prediction and correction); Shi et al.
     2015, "Convolutional LSTM network"; Ballas et al. 2016 (gated, on grids); Wang and Adelson 1994, "Representing
     moving images with layers".
     """

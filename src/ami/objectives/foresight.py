@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -65,7 +65,7 @@ class Foresight(Objective):
         if clip.video is None:
             raise ValueError("screens are put before pictures, and the clip has none; give clips with video")
         hidden, covered = screened(clip.video, weigh.screens, generator)
-        both = replace(clip, video=torch.cat([hidden, clip.video]), times=clip.times.repeat(2, 1))
+        both = Clip(clip.embodiment, clip.times.repeat(2, 1), torch.cat([hidden, clip.video]))
         with torch.autocast(clip.times.device.type, torch.bfloat16, enabled=weigh.precision == "bf16"):
             perceived = model.encode(both).values
             seen, whole = Latent(perceived[: len(clip)], clip.times), perceived[len(clip) :].detach()

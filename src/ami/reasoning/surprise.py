@@ -77,7 +77,7 @@ def stepwise_energies(
     :func:`energies` begins a new belief for each window. ``batch`` films are watched at a time. ``ValueError`` for a
     model that is not causal (a step would tell what comes after it), and for films of one step.
     """
-    if not model.causal:
+    if not model.part(film.embodiment).causal:
         raise ValueError("this model sees each step in the light of those after it; judge it by windows of a film")
     if not horizons or min(horizons) < 1 or film.steps < 2:
         raise ValueError(f"films of {film.steps} steps cannot be judged {horizons} steps ahead; 2 and 1 are the least")

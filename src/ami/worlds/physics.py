@@ -2,7 +2,7 @@
 
 Everything is told in pixels of the 64 x 64 view as it is at the film's *moment* (x to the right, y down), in frames of
 0.1 s, and for equal masses. A film is simulated from its moment, forwards and backwards: elastic collisions and drag
-know no direction of time, so what leads to a collision is what follows from its mirror image.
+can be run back, so what leads to a collision is what follows from its mirror image.
 """
 
 from __future__ import annotations

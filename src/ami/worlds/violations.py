@@ -1,10 +1,12 @@
 """Matched films of what can happen and of what cannot, for nine questions about physics.
 
 A *quadruplet* has two ways in which a film can begin and two in which it can go on, A and B. AA and BB are possible, AB
-and BA are not, and every frame of the impossible two is a frame of the possible two. So whatever is summed over frames,
-or over neighbouring frames, has the same sum on both sides, and a score made of it picks the right film of a pair
-exactly half of the time: that is the guard against shortcuts, by construction. Where A and B look different at the
-moment at which they are exchanged, something hides it: a screen (``hidden``) or, in full view, one grey frame, a blink.
+and BA are not, and the frames of the impossible two are those of the possible two. (Of gravity that holds pixel by
+pixel: who falls is exchanged and the rope is not, and they share no pixel but at soft edges.) So whatever is summed
+over frames, or over neighbouring frames, has the same sum on both sides, and a score made of it picks the right film of
+a pair exactly half of the time: that is the guard against shortcuts, by construction. Where A and B look different at
+the moment at which they are exchanged, something hides it: a screen (``hidden``) or, in full view, one grey frame, a
+blink.
 """
 
 from __future__ import annotations

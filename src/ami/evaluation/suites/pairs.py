@@ -153,7 +153,7 @@ def _shown(twins: Twins, judge: Judge) -> Beside:
     for name, film in films.items():
         assert film.video is not None
         pictures[name] = film.video[0, :steps, -1].movedim(1, -1).numpy(force=True)
-    score = {name: float(np.nanmean(curve)) for name, curve in curves.items()}
+    score = {name: float(judge.rule.paired(judge.curve(film))[0]) for name, film in films.items()}
     told = "the impossible one surprises more" if score["impossible"] > score["possible"] else "and it was not told"
     moment = twins.moment[0] if twins.moment else None
     return Beside(

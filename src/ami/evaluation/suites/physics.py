@@ -19,7 +19,7 @@ from ami.worlds.scenes import PRINCIPLES
 
 _TOGETHER = 50  # quadruplets that are held in memory at once
 _ORDINARY = 300  # possible films without twins
-_APART = 1_000_003  # between the seeds of evaluations: no two share a film, and training draws from none of them
+_APART = 1_000_003  # from the seeds of training
 
 
 @dataclass(frozen=True)
@@ -37,18 +37,19 @@ class Drawn:
         return (
             "Films are drawn anew in quadruplets: two possible ones, and two that begin as the one and go on as the "
             "other, exchanged behind a screen (occluded) or, where the two then look different, in one grey frame "
-            "(visible). Every frame of an impossible film is in a possible one, so no sum over frames or over "
-            "neighbouring frames can tell them apart.",
+            "(visible). The frames of the impossible two are those of the possible two (of gravity: pixel by pixel), "
+            "so no sum over frames or over neighbouring frames can tell them apart.",
         )
 
     def twins(self, model: WorldModel, n: int, asking: Asking) -> Iterator[Twins]:
         """``n`` pairs, half as many quadruplets, in each cell; the model has to know the embodiment ``physics``."""
+        knows(model)
         cells = [(p, h, m) for h in self.hidden for m in self.moving for p in self.principles]
         for place, (principle, hidden, moving) in enumerate(cells):
             asking.tell("drawing and judging films", place, len(cells))
             for first in range(0, (n + 1) // 2, _TOGETHER):
                 count = min(_TOGETHER, (n + 1) // 2 - first)
-                seed = [_APART + asking.seed, place, first]
+                seed = [_APART + asking.seed, 1 + self.held_out, place + 1, first + 1]
                 drawn = violations.quadruplets(
                     principle, count, seed, hidden=hidden, moving=moving, held_out=self.held_out
                 )
@@ -57,9 +58,18 @@ class Drawn:
 
     def ordinary(self, model: WorldModel, asking: Asking) -> tuple[Clip, ...]:
         """Possible films as training has them, but none of those that it had."""
-        rng = np.random.default_rng([_APART + asking.seed, 1])
-        video, _, _ = violations.experience(_ORDINARY, rng)
-        return (_clip(video),)
+        rng = np.random.default_rng([_APART + asking.seed, 3])
+        video, gusts, _ = violations.experience(_ORDINARY, rng)
+        return (_clip(video[~gusts.any((1, 2))]),)
+
+
+def knows(model: WorldModel) -> None:
+    """``ValueError`` for a model that has not learned this world."""
+    if violations.EMBODIMENT.name not in model.embodiments:
+        raise ValueError(
+            f"this model does not know '{violations.EMBODIMENT.name}' but {', '.join(sorted(model.embodiments))}; "
+            "train one on what `ami collect physics` records"
+        )
 
 
 def _twins(drawn: violations.Quadruplets, principle: str, hidden: bool, moving: bool, first: int) -> Twins:
