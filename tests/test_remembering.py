@@ -65,7 +65,8 @@ def test_a_moment_is_found_by_its_picture(ami, made: Path, memory: Path, tmp_pat
     assert first["surprise"] is not None
     assert Image.open(tmp_path / "s.png").size == (4 * 160, 204)
     assert "already" in ami("recall", memory, "--image", asked, "--sheet", tmp_path / "s.png").mistake
-    since = ami("recall", memory, "--image", asked, "--since", "1970-01-02T00:00:01.5", "--json").document["recalled"]
+    after = "--since", "1970-01-02T00:00:01.5"
+    since = ami("recall", memory, "--image", asked, *after, "--top", 99, "--json").document["recalled"]
     assert {each["episode"] for each in since} == {"one.mp4", "two.mp4"}
     assert all(each["time"] >= 86401.5 for each in since)
     only = ami("recall", memory, "--image", asked, "--episode", "one.mp4", "--top", 99, "--json").document["recalled"]
