@@ -23,9 +23,10 @@ from ami.recipes.baby import BabySettings, baby, bridge
 from ami.recipes.common import by_embodiment, gauge_clips, measured, sides
 from ami.recipes.films import BABY, RECORDED, VIDEO, FilmSettings, resolved, video
 from ami.recipes.objects import objects
-from ami.recipes.physics import physics
+from ami.recipes.physics import PhysicsSettings, physics
 from ami.training.run import Tick, read_metrics, train
 from ami.types import Embodiment, LeftOut
+from ami.worlds import violations
 from tiny_stores import TINY, film_store, robot_store, rooms_store
 
 
@@ -86,6 +87,19 @@ def test_films_are_known_by_time_and_a_step_is_as_long_as_its_frames(films: Stor
     model = recipe.build()
     assert rate(model) == pytest.approx(10.0)
     assert isinstance(recipe.stages[0].loader(model).sources[0].store, Ranged)
+
+
+def test_what_is_lived_through_is_learned_as_if_alone(rooms: Store, films: Store, tmp_path: Path) -> None:
+    lived = Store.create(tmp_path / "physics", violations.EMBODIMENT, violations.TRUTH)
+    lived.append(violations.collect(8, 24, 0))
+    alone = PhysicsSettings(steps=2, batch=2)
+    settings = replace(TINY, physics=alone, films=replace(TINY.films, steps=2, batch=2))
+    mind = checkpoint.load(train(baby([rooms, films, lived], 0, settings), tmp_path / "mind"))
+    assert isinstance(mind, Mind)
+    assert mind.lives == ("physics",)
+    assert mind.expecting is not None
+    specialist = checkpoint.load(train(physics([lived], 0, alone), tmp_path / "alone"))
+    assert checkpoint.digest(mind.expecting) == checkpoint.digest(specialist)
 
 
 def test_specialists_learn_from_their_kind(films: Store, robots: Store, tmp_path: Path) -> None:
