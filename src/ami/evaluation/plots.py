@@ -172,7 +172,8 @@ def beside(curves: Mapping[str, np.ndarray], moment: int | None, title: str) -> 
 
 
 def _place(value: float, ends: tuple[float, float]) -> float:
-    return round(2.0 + 96.0 * (value - ends[0]) / (ends[1] - ends[0]), 2)
+    """In percent of the width; what is beyond an end of the axis lies at its edge, and its number says what it is."""
+    return round(min(max(2.0 + 96.0 * (value - ends[0]) / (ends[1] - ends[0]), 0.0), 100.0), 2)
 
 
 def look(series: int) -> tuple[int, bool]:

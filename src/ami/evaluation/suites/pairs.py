@@ -154,7 +154,7 @@ def _shown(twins: Twins, judge: Judge) -> Beside:
         assert film.video is not None
         pictures[name] = film.video[0, :steps, -1].movedim(1, -1).numpy(force=True)
     score = {name: float(judge.rule.paired(judge.curve(film))[0]) for name, film in films.items()}
-    told = "the impossible one surprises more" if score["impossible"] > score["possible"] else "and it was not told"
+    told = "the impossible one surprises more" if score["impossible"] > score["possible"] else "it was not told"
     moment = twins.moment[0] if twins.moment else None
     return Beside(
         f"{twins.principle}, {twins.condition}" if twins.condition else twins.principle,
