@@ -53,9 +53,9 @@ class BabySettings:
     reach_optimisation: Optimisation = field(
         default_factory=lambda: Optimisation(rate=3e-3, warmup=50, weight_decay=1e-4)
     )
-    films: FilmSettings = field(default_factory=lambda: FilmSettings(steps=1000))  # of the part that watches films
+    films: FilmSettings = field(default_factory=lambda: FilmSettings(steps=900))  # of the part that watches films
     lives: tuple[str, ...] = ("physics",)  # embodiments whose films are lived through, by the part that expects
-    physics: PhysicsSettings = field(default_factory=lambda: PhysicsSettings(steps=250))  # of that part
+    physics: PhysicsSettings = field(default_factory=lambda: PhysicsSettings(steps=200))  # of that part
 
 
 # What each recipe begins from.
