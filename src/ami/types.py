@@ -115,6 +115,10 @@ class Latent:
         """Steps in each row."""
         return self.values.shape[1]
 
+    def between(self, start: int, stop: int) -> Latent:
+        """Steps ``start`` to ``stop`` (not included) of every row."""
+        return Latent(self.values[:, start:stop], self.times[:, start:stop])
+
 
 @dataclass(frozen=True)
 class Belief:
@@ -171,6 +175,13 @@ class WorldModel(nn.Module):
     def part(self, embodiment: str) -> WorldModel:
         """Who answers for an embodiment: the model itself, unless it is made of parts."""
         return self
+
+    def body(self, name: str) -> Embodiment:
+        """An embodiment that it knows. ``ValueError`` names those that it does."""
+        if name not in self.embodiments:
+            known = ", ".join(sorted(self.embodiments))
+            raise ValueError(f"this model was not trained with the embodiment '{name}'; it knows {known}")
+        return self.embodiments[name]
 
     def encode(self, clip: Clip) -> Latent:
         """Perceive: each step of ``clip`` by itself or with steps before it; after it only if not ``causal``."""

@@ -49,11 +49,11 @@ def ordinary(
 
     def believed(first: int) -> Belief:
         acted = None if done is None else done[:, first : past - 1]
-        return model.believe(None, _steps(seen, first, past), acted, clip.embodiment)
+        return model.believe(None, seen.between(first, past), acted, clip.embodiment)
 
     beliefs, less = believed(0), believed(past // 2)
     follow = None if done is None else done[:, past - 1 :]
-    energy = float(model.energy(beliefs, follow, _steps(seen, past, past + horizon)).mean())
+    energy = float(model.energy(beliefs, follow, seen.between(past, past + horizon)).mean())
     learns = unknown == "recurrent" and _differ(beliefs.recurrent, less.recurrent)
     return Ordinary(spread(beliefs, (unknown,), knowing_less=less if learns else None), energy)
 
@@ -98,18 +98,14 @@ def find(
     if kept.fitted.features != "recurrent":
         raise ValueError(f"hidden causes are read out of recurrent states, and this reads a {kept.fitted.features}")
     seen, done = model.encode(clip), clip.actions
-    before = model.believe(None, _steps(seen, 0, past), None if done is None else done[:, : past - 1], clip.embodiment)
-    after = infer(model, before, None if done is None else done[:, past - 1 :], _steps(seen, past, clip.steps), known)
+    before = model.believe(None, seen.between(0, past), None if done is None else done[:, : past - 1], clip.embodiment)
+    after = infer(model, before, None if done is None else done[:, past - 1 :], seen.between(past, clip.steps), known)
 
     def read(belief: Belief) -> Float[Tensor, "batch quantity"]:
         assert belief.recurrent is not None, "``kept`` was fitted on such states"
         return kept.readout(belief.recurrent.flatten(1))
 
     return Found(truth, read(before), read(after))
-
-
-def _steps(latent: Latent, first: int, stop: int) -> Latent:
-    return Latent(latent.values[:, first:stop], latent.times[:, first:stop])
 
 
 def _differ(more: Tensor | None, less: Tensor | None) -> bool:

@@ -82,7 +82,7 @@ class _Run:
     @property
     def truth(self) -> Latent:
         """What really came after the past, encoded."""
-        return _steps(self.seen, self.past, self.clip.steps)
+        return self.seen.between(self.past, self.clip.steps)
 
     @cached_property
     def belief(self) -> Belief:
@@ -107,7 +107,7 @@ class _Run:
     def believe(self, belief: Belief | None, stop: int) -> Belief:
         """Believe the clip up to step ``stop``: from its start, or the last step of the past alone."""
         start = 0 if belief is None else self.past - 1
-        seen, actions = _steps(self.seen, start, stop), self.clip.actions
+        seen, actions = self.seen.between(start, stop), self.clip.actions
         if actions is not None:
             actions = actions[:, max(start - 1, 0) : stop - 1]
         # The embodiment is said once, when a belief begins.
@@ -206,7 +206,7 @@ def rows_never_talk(run: _Run) -> None:
 
 def beliefs_go_on(run: _Run) -> None:
     """A belief ends at the last step seen, and believing in two pieces is believing in one."""
-    belief, past = run.belief, _steps(run.seen, 0, run.past)
+    belief, past = run.belief, run.seen.between(0, run.past)
     if belief.embodiment != run.embodiment.name:
         raise ContractError(f"believe was told of {run.embodiment.name!r} and holds {belief.embodiment!r}")
     if not torch.equal(belief.latents.times[:, -1], past.times[:, -1]):
@@ -268,7 +268,7 @@ def ways_are_well_formed(run: _Run) -> None:
     """Who says that it reaches answers with steps, none below 0, and with actions within the bounds."""
     if (name := run.embodiment.name) not in run.model.reaches:
         return
-    goal = _steps(run.seen, run.clip.steps - 1, run.clip.steps)
+    goal = run.seen.between(run.clip.steps - 1, run.clip.steps)
     far = run._ask("reach", Tensor, lambda: run.model.reach(run.seen, goal, name), run.seen, goal)
     _sound("reach", far, tuple(run.clip.times.shape))
     if far.min() < 0:
@@ -277,7 +277,7 @@ def ways_are_well_formed(run: _Run) -> None:
     _sound("propose", proposed, (len(run.clip), run.horizon, run.embodiment.action_dim))
     if ((proposed < torch.tensor(run.embodiment.low)) | (proposed > torch.tensor(run.embodiment.high))).any():
         raise ContractError("propose gave an action outside of the embodiment's bounds")
-    if not _same(run.model.reach(_steps(run.seen, 0, 1), goal, name), far[:, :1]):
+    if not _same(run.model.reach(run.seen.between(0, 1), goal, name), far[:, :1]):
         raise ContractError("reach lets one step look at another; each is asked by itself")
 
 
@@ -376,10 +376,6 @@ def _parts(clip: Clip) -> list[tuple[str, Tensor]]:
 
 def _rows(tensor: Tensor | None, index: Tensor) -> Tensor | None:
     return None if tensor is None else tensor[index]
-
-
-def _steps(latent: Latent, start: int, stop: int) -> Latent:
-    return Latent(latent.values[:, start:stop], latent.times[:, start:stop])
 
 
 def _sound(verb: str, values: Tensor, wanted: tuple[int, ...]) -> None:

@@ -58,11 +58,8 @@ class Mind(WorldModel):
 
     def part(self, embodiment: str) -> WorldModel:
         """Who answers for an embodiment."""
-        for part in self.parts:
-            if embodiment in part.embodiments:
-                return part
-        known = ", ".join(sorted(self.embodiments))
-        raise ValueError(f"this model was not trained with the embodiment '{embodiment}'; it knows {known}")
+        self.body(embodiment)
+        return next(part for part in self.parts if embodiment in part.embodiments)
 
     def encode(self, clip: Clip) -> Latent:
         """As its part does."""

@@ -62,8 +62,7 @@ def energies(model: WorldModel, film: Clip, watching: Watching) -> Float[Tensor,
             rows = _windows(film, first, min(first + watching.batch, count), watching.window)
             belief = model.believe(None, model.encode(rows.between(0, watching.context)), None, film.embodiment)
             whole = model.encode(rows)
-            future = slice(watching.context, watching.window)
-            judged.append(model.energy(belief, None, Latent(whole.values[:, future], whole.times[:, future])))
+            judged.append(model.energy(belief, None, whole.between(watching.context, watching.window)))
     return torch.cat(judged)
 
 
@@ -90,13 +89,10 @@ def _along(model: WorldModel, film: Clip, horizons: Sequence[int]) -> Float[Tens
     seen, belief = model.encode(film), None
     judged = seen.values.new_full((len(film), film.steps, len(horizons)), torch.nan)
 
-    def steps(first: int, stop: int) -> Latent:
-        return Latent(seen.values[:, first:stop], seen.times[:, first:stop])
-
     for now in range(film.steps - 1):
-        belief = model.believe(belief, steps(now, now + 1), None, film.embodiment)
+        belief = model.believe(belief, seen.between(now, now + 1), None, film.embodiment)
         ahead = min(max(horizons), film.steps - 1 - now)
-        energy = model.energy(belief, None, steps(now + 1, now + 1 + ahead))
+        energy = model.energy(belief, None, seen.between(now + 1, now + 1 + ahead))
         for place, horizon in enumerate(horizons):
             if horizon <= ahead:
                 judged[:, now + horizon, place] = energy[:, horizon - 1]

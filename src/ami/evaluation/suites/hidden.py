@@ -20,7 +20,7 @@ from ami.evaluation.reading import fit_readout_on
 from ami.evaluation.statistics import bootstrap_r2, bootstrap_ratio
 from ami.evaluation.suites.physics import knows
 from ami.reasoning.readout import Readout
-from ami.types import Belief, Clip, Interval, Latent, Result, WorldModel
+from ami.types import Belief, Clip, Interval, Result, WorldModel
 from ami.worlds.alone import MIDDLE, behind_a_screen, in_the_wind
 from ami.worlds.violations import EMBODIMENT, TRUTH
 
@@ -80,8 +80,8 @@ class Hidden:
             assert clip.truth is not None
             assert clip.actions is not None
             seen = model.encode(clip)
-            before = model.believe(None, _steps(seen, 0, past), clip.actions[:, : past - 1], clip.embodiment)
-            after = infer(model, before, clip.actions[:, past - 1 :], _steps(seen, past, clip.steps), known)
+            before = model.believe(None, seen.between(0, past), clip.actions[:, : past - 1], clip.embodiment)
+            after = infer(model, before, clip.actions[:, past - 1 :], seen.between(past, clip.steps), known)
             for name, each in kept.items():
                 truth = clip.truth[:, MIDDLE, [TRUTH.index(column) for column in _ASKED[name]]]
                 told[name].append((truth, *(each.readout(_state(belief)) for belief in (before, after))))
@@ -191,9 +191,9 @@ class Counterfactual:
         assert other.actions is not None
         assert fact.truth is not None
         assert other.truth is not None
-        belief = model.believe(None, _steps(seen, 0, past), fact.actions[:, : past - 1], fact.embodiment)
-        explained = infer(model, belief, fact.actions[:, past - 1 :], _steps(seen, past, fact.steps), known)
-        naive = model.believe(None, _steps(seen, past - 1, past), None, fact.embodiment)
+        belief = model.believe(None, seen.between(0, past), fact.actions[:, : past - 1], fact.embodiment)
+        explained = infer(model, belief, fact.actions[:, past - 1 :], seen.between(past, fact.steps), known)
+        naive = model.believe(None, seen.between(past - 1, past), None, fact.embodiment)
 
         def error(held: Belief, clip: Clip) -> Float[Tensor, "rows"]:
             assert clip.actions is not None
@@ -220,10 +220,6 @@ def _store(folder: Path, films: Sequence[Episode]) -> Store:
 def _clips(store: Store, first: int, steps: int) -> Clip:
     rows = np.arange(first, min(first + _TOGETHER, len(store)))
     return store.clips(np.stack([rows, np.zeros_like(rows)], 1), steps)
-
-
-def _steps(latent: Latent, first: int, stop: int) -> Latent:
-    return Latent(latent.values[:, first:stop], latent.times[:, first:stop])
 
 
 def _r2(truth: Float[Tensor, "n quantity"], read: Float[Tensor, "n quantity"], seed: int) -> Interval:
