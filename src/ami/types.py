@@ -176,7 +176,7 @@ class WorldModel(nn.Module):
         """Who answers for an embodiment: the model itself, unless it is made of parts."""
         return self
 
-    def body(self, name: str) -> Embodiment:
+    def known(self, name: str) -> Embodiment:
         """An embodiment that it knows. ``ValueError`` names those that it does."""
         if name not in self.embodiments:
             known = ", ".join(sorted(self.embodiments))

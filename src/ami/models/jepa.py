@@ -119,7 +119,7 @@ class JEPA(WorldModel):
         self.doors = nn.ModuleDict({name: _door(config.embodiments[name], config.predictor_width) for name in names})
         self.reaches = tuple(sorted(config.reaches))
         for name in self.reaches:
-            if not self.body(name).action_dim:
+            if not self.known(name).action_dim:
                 raise ValueError(f"'{name}' has no actions, so there is nothing it could reach")
         self.ways = nn.ModuleDict(
             {
@@ -130,7 +130,7 @@ class JEPA(WorldModel):
 
     def encode(self, clip: Clip) -> Latent:
         """Perceive each step by itself. Needs video of the size that the model was built for."""
-        self.body(clip.embodiment)
+        self.known(clip.embodiment)
         if clip.latents is not None:
             return Latent(clip.latents, clip.times)
         if clip.video is None:
@@ -150,7 +150,7 @@ class JEPA(WorldModel):
     ) -> Belief:
         """Hold the last ``window`` latents, the actions between them, and the last lessons."""
         name = embodiment if belief is None else belief.embodiment
-        self.body(name)
+        self.known(name)
         values, times, done, old = seen.values, seen.times, actions, 0
         lessons = None if belief is None else belief.recurrent
         if belief is not None:
@@ -170,7 +170,7 @@ class JEPA(WorldModel):
 
     def predict(self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, horizon: int) -> Latent:
         """Imagine ``horizon`` steps; the scene stays."""
-        self._check(self.body(belief.embodiment), actions, horizon)
+        self._check(self.known(belief.embodiment), actions, horizon)
         rollout = _Rollout(self, belief)
         return rollout.latent([rollout.step(None if actions is None else actions[:, step]) for step in range(horizon)])
 

@@ -58,7 +58,7 @@ class Mind(WorldModel):
 
     def part(self, embodiment: str) -> WorldModel:
         """Who answers for an embodiment."""
-        self.body(embodiment)
+        self.known(embodiment)
         return next(part for part in self.parts if embodiment in part.embodiments)
 
     def encode(self, clip: Clip) -> Latent:

@@ -68,7 +68,7 @@ class RecurrentJEPA(WorldModel):
 
     def encode(self, clip: Clip) -> Latent:
         """Perceive each picture by itself. Needs video of the size that the model was built for."""
-        self.body(clip.embodiment)
+        self.known(clip.embodiment)
         if clip.latents is not None:
             return Latent(clip.latents, clip.times)
         if clip.video is None:
@@ -114,7 +114,7 @@ class RecurrentJEPA(WorldModel):
     def predict(self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, horizon: int) -> Latent:
         """Go on without looking."""
         futures = self._imagine(belief, actions, horizon)
-        body = self.body(belief.embodiment)
+        body = self.known(belief.embodiment)
         times = belief.latents.times[:, -1:] + body.step_seconds * torch.arange(1, horizon + 1).to(belief.latents.times)
         return Latent(torch.stack([_tokens(ahead) for _, ahead, _ in futures], 1)[..., : self.config.dim], times)
 
@@ -184,7 +184,7 @@ class RecurrentJEPA(WorldModel):
         return door(action, grid.new_zeros(len(grid), self.config.width))
 
     def _check(self, name: str, actions: Tensor | None, steps: int) -> None:
-        body = self.body(name)
+        body = self.known(name)
         if actions is not None and tuple(actions.shape[1:]) != (steps, body.action_dim):
             raise ValueError(
                 f"'{name}' needs actions of shape (batch, {steps}, {body.action_dim}); {tuple(actions.shape)} came"

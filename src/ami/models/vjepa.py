@@ -114,7 +114,7 @@ class VJEPA(WorldModel):
 
     def check(self, clip: Clip) -> Tensor:
         """The clip's video, once it is known to fit; ``ValueError`` says what does not."""
-        self.body(clip.embodiment)
+        self.known(clip.embodiment)
         if clip.video is None:
             raise ValueError("this model perceives video, and the clip has none; record one with a camera")
         side = self.config.picture
@@ -139,7 +139,7 @@ class VJEPA(WorldModel):
     ) -> Belief:
         """Hold the last ``window`` steps."""
         name = embodiment if belief is None else belief.embodiment
-        self.body(name)
+        self.known(name)
         values, times = seen.values, seen.times
         if belief is not None:
             values = torch.cat([belief.latents.values, values], 1)
@@ -148,7 +148,7 @@ class VJEPA(WorldModel):
 
     def predict(self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, horizon: int) -> Latent:
         """Fill in the hidden future, ``window`` steps at a time; what was filled in is then held like what was seen."""
-        body = self.body(belief.embodiment)
+        body = self.known(belief.embodiment)
         if actions is not None:
             raise ValueError(f"'{body.name}' has no actions, and some were given; a film can only be watched")
         held, filled = belief.latents.values, []

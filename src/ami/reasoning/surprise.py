@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ami.types import Clip, Latent, WorldModel
+from ami.types import Clip, WorldModel
 
 
 @dataclass(frozen=True)
