@@ -9,7 +9,7 @@ ROBOTS := $(wildcard $(AMI_SHARED_DATA)/robot)
 # An unpinned torch is the newest build for CUDA: gigabytes.
 INSTALL := $(BIN)/pip install --quiet --constraint constraints/torch.txt --editable
 
-.PHONY: help setup demo test check docs bench reproduce-rooms reproduce-plan reproduce-video reproduce-reason
+.PHONY: help setup demo test check docs bench reproduce-rooms reproduce-plan reproduce-video reproduce-memory reproduce-reason
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-16s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ reproduce-rooms: .venv/core.stamp ## Two Rooms from scratch, once for each of SE
 
 reproduce-plan: .venv/core.stamp ## planning to far goals from scratch, likewise
 	$(BIN)/ami reproduce plan --seeds $(SEEDS) --out runs/reproduce/plan
+
+reproduce-memory: .venv/core.stamp ## what is remembered of walks, from scratch, likewise
+	$(BIN)/ami reproduce memory --seeds $(SEEDS) --out runs/reproduce/memory
 
 reproduce-reason: .venv/core.stamp ## physics from scratch: surprise, hidden causes, what if; likewise
 	$(BIN)/ami reproduce reason --seeds $(SEEDS) --out runs/reproduce/reason

@@ -20,7 +20,18 @@ def empty(posts: list[tuple[float, float]]) -> Mazes:
     paint[0, 5, 2, 0] = 2
     grey = np.full((1, 2, 3), 100, np.float32)
     colours = np.ones((1, len(posts)), int)
-    return Mazes(across, along, paint, np.zeros((1, 5, 6, 2), int), np.array([posts]), colours, grey, grey)
+    return Mazes(
+        across,
+        along,
+        paint,
+        np.zeros((1, 5, 6, 2), int),
+        np.array([posts]),
+        colours,
+        np.ones((1, 6, 5)),
+        np.ones((1, 5, 6)),
+        grey,
+        grey,
+    )
 
 
 def test_depth_is_that_of_the_closed_form() -> None:
@@ -95,7 +106,7 @@ def test_an_edge_is_put_and_taken_by_its_number() -> None:
 def test_the_column_says_which_edge_it_shows() -> None:
     hall = empty([(1.0, 1.0)])
     seen = hall.look(np.array([[2.5, 2.5, 0.0]]))[2]
-    assert np.allclose(maze.edges(hall)[1][seen.edge[0, 31]], [5, 2.5, 0])
+    assert np.allclose(maze.edges(hall)[1][seen.face[0, 31] // 2], [5, 2.5, 0])
 
 
 def test_it_is_recorded_by_name(tmp_path: Path) -> None:

@@ -170,6 +170,7 @@ class WorldModel(nn.Module):
     frames: int = 1  # video frames in a step
     reaches: tuple[str, ...] = ()  # embodiments for which ``reach`` and ``propose`` answer
     lives: tuple[str, ...] = ()  # embodiments whose films it lives through step by step, told of actions or not
+    places: tuple[str, ...] = ()  # embodiments for which ``where``, ``look`` and ``recognise`` answer
     picture: int | None = None  # px on a side of the pictures it was built for; None: any
 
     def part(self, embodiment: str) -> WorldModel:
@@ -220,6 +221,28 @@ class WorldModel(nn.Module):
     def propose(self, belief: Belief, goal: Latent, horizon: int) -> Float[Tensor, "batch horizon action"]:
         """What to do to get to the one step of ``goal``, without a search: a first guess for one."""
         raise ValueError(f"this model has not learned what to do first as '{belief.embodiment}'; see its `reaches`")
+
+    def where(self, belief: Belief) -> Float[Tensor, "batch pose"]:
+        """Where it believes to be, from where the belief began. A model may leave out this and the next four."""
+        raise ValueError(f"this model has not learned where things are for '{belief.embodiment}'; see its `places`")
+
+    def look(self, belief: Belief, poses: Float[Tensor, "batch view pose"]) -> Latent:
+        """Imagine what would be seen from poses like that of ``where``; the views take the place of steps."""
+        raise ValueError(f"this model has not learned where things are for '{belief.embodiment}'; see its `places`")
+
+    def free(self, belief: Belief, points: Float[Tensor, "batch point axis"]) -> Float[Tensor, "batch point"]:
+        """How open it believes points in the space of ``where`` to be, from 0 to 1; 0.5 where it never looked."""
+        raise ValueError(f"this model has not learned where things are for '{belief.embodiment}'; see its `places`")
+
+    def recognise(
+        self, belief: Belief, poses: Float[Tensor, "batch view pose"], seen: Latent
+    ) -> Float[Tensor, "batch view"]:
+        """How badly each view of ``seen`` fits its pose; small = as expected. In units of the model's own."""
+        raise ValueError(f"this model has not learned where things are for '{belief.embodiment}'; see its `places`")
+
+    def remind(self, belief: Belief, poses: Float[Tensor, "batch view pose"], seen: Latent) -> Belief:
+        """The belief of who also knows what was seen from poses like that of ``where``: what was recalled comes in."""
+        raise ValueError(f"this model has not learned where things are for '{belief.embodiment}'; see its `places`")
 
 
 class Objective(nn.Module):

@@ -2,7 +2,7 @@
 
 demo.json           what was asked for
 data/rooms          experience of Two Rooms
-data/drawn          drawn films; data/physics; data/films and data/robots, where recordings were given
+data/drawn          drawn films; data/physics; data/mazes; data/films and data/robots, where recordings were given
 run/                the training run
 report.json         written last, with report.html and episodes.jsonl beside it
 """
@@ -32,9 +32,10 @@ from ami.evaluation.ask import Question
 from ami.evaluation.report import DOCUMENT, Checkpoint, Code, Report, Suite, read_report, table, write_report
 from ami.evaluation.suites import SUITES
 from ami.recipes.baby import SETTINGS
+from ami.recipes.places import PLACES
 from ami.types import Interval, Result
 from ami.worlds import films as drawn
-from ami.worlds import violations
+from ami.worlds import maze, violations
 
 REQUEST = "demo.json"
 FRESH = 1000  # evaluation seeds from here on are for reports; those below are for choosing settings
@@ -51,6 +52,7 @@ class Scale:
     steps: int = 65  # model steps in each
     drawn: int = 3000  # films
     physics: int = 1000  # films of things that move, meet and fall
+    mazes: int = 160  # walks
     suite: str = "demo"
     with_films: str = "demo-films"  # the suite, where films were given
     n: int | None = None  # episodes for each question, in place of the suite's number
@@ -94,6 +96,7 @@ def demo(request: Request, bars: Bars, scale: Scale | None = None) -> tuple[dict
         "rooms": (scale.world, scale.episodes, scale.steps),
         "drawn": ("drawn-films", scale.drawn, drawn.FRAMES),
         "physics": ("physics", scale.physics, violations.FRAMES),
+        "mazes": (maze.NAME, scale.mazes, PLACES.clip),
     }
     stores = {kind: _experience(out / "data" / kind, *how, request.seed, bars) for kind, how in made.items() if how[1]}
     for kind, paths in found.items():

@@ -18,17 +18,20 @@ from ami.evaluation.statistics import wilson
 from ami.recipes.baby import PLAN, SETTINGS
 from ami.recipes.films import VIDEO
 from ami.recipes.physics import PHYSICS
+from ami.recipes.places import PLACES
 from ami.types import Interval, Result
 
-_WALLS = {"world": "two-rooms/wall", "episodes": 1500, "steps": 129}  # walks long enough to find the door in
+_WALLS: dict[str, Any] = {"world": "two-rooms/wall", "episodes": 1500, "steps": 129}  # long enough to find the door
+
+_ROOMS = replace(demo.FULL, drawn=0, physics=0, mazes=0)
+_NOTHING = replace(_ROOMS, episodes=0)
 
 CAPABILITIES = {
-    "rooms": replace(
-        demo.FULL, settings=replace(SETTINGS["baby"], reach=0), drawn=0, physics=0, suite="rooms", with_films="rooms"
-    ),
-    "plan": replace(demo.FULL, settings=PLAN, **_WALLS, drawn=0, physics=0, suite="plan", with_films="plan"),
-    "video": demo.Scale("video", VIDEO, episodes=0, physics=0, suite="films", with_films="video"),
-    "reason": demo.Scale("physics", PHYSICS, episodes=0, drawn=0, physics=9000, suite="reason", with_films="reason"),
+    "rooms": replace(_ROOMS, settings=replace(SETTINGS["baby"], reach=0), suite="rooms", with_films="rooms"),
+    "plan": replace(_ROOMS, settings=PLAN, **_WALLS, suite="plan", with_films="plan"),
+    "video": replace(_NOTHING, recipe="video", settings=VIDEO, drawn=3000, suite="films", with_films="video"),
+    "reason": replace(_NOTHING, recipe="physics", settings=PHYSICS, physics=9000, suite="reason", with_films="reason"),
+    "memory": replace(_NOTHING, recipe="places", settings=PLACES, mazes=600, suite="recall", with_films="recall"),
 }
 
 

@@ -15,11 +15,12 @@ from ami.recipes.baby import SETTINGS, BabySettings
 from ami.recipes.films import VIDEO, FilmSettings
 from ami.recipes.objects import OBJECTS, ObjectSettings
 from ami.recipes.physics import PHYSICS, PhysicsSettings
+from ami.recipes.places import PLACES, PlacesSettings
 from ami.training.estimate import UTILISATION, Cluster
 from ami.training.run import Tick
 from ami.training.run import train as train_recipe
 
-Settings = BabySettings | FilmSettings | PhysicsSettings | ObjectSettings
+Settings = BabySettings | FilmSettings | PhysicsSettings | ObjectSettings | PlacesSettings
 
 
 def settings_of(recipe: str, size: str | None = None, steps: int | None = None) -> Settings:
@@ -27,7 +28,13 @@ def settings_of(recipe: str, size: str | None = None, steps: int | None = None) 
 
     For a baby they are the steps of the part that acts, and every other part is given its share besides.
     """
-    known: dict[str, Settings] = {**SETTINGS, "video": VIDEO, "physics": PHYSICS, "objects": OBJECTS}
+    known: dict[str, Settings] = {
+        **SETTINGS,
+        "video": VIDEO,
+        "physics": PHYSICS,
+        "objects": OBJECTS,
+        "places": PLACES,
+    }
     settings = known[recipe]
     if size is not None:
         if isinstance(settings, ObjectSettings):
@@ -39,7 +46,10 @@ def settings_of(recipe: str, size: str | None = None, steps: int | None = None) 
         return replace(settings, steps=steps or settings.steps)
     if size is not None:
         settings = replace(
-            settings, films=replace(settings.films, size=size), physics=replace(settings.physics, size=size)
+            settings,
+            films=replace(settings.films, size=size),
+            physics=replace(settings.physics, size=size),
+            places=replace(settings.places, size=size),
         )
     if steps is not None:
         if steps < 2:
@@ -48,7 +58,7 @@ def settings_of(recipe: str, size: str | None = None, steps: int | None = None) 
         first = min(max(round(share * settings.steps), 1), steps - 1)
         others = {
             name: replace(each, steps=max(round(share * each.steps), 1))
-            for name, each in (("films", settings.films), ("physics", settings.physics))
+            for name, each in (("films", settings.films), ("physics", settings.physics), ("places", settings.places))
         }
         settings = replace(settings, steps=first, refine=steps - first, **others)
     return settings

@@ -29,6 +29,7 @@ from ami import files
 from ami.models.jepa import JEPA, JEPAConfig
 from ami.models.mind import Mind, MindConfig
 from ami.models.objects import ObjectModel, ObjectsConfig
+from ami.models.places import PlacesConfig, PlacesJEPA
 from ami.models.recurrent import RecurrentConfig, RecurrentJEPA
 from ami.models.vjepa import VJEPA, VJEPAConfig
 from ami.types import LeftOut, WorldModel
@@ -43,6 +44,7 @@ MODELS: Kinds = {
     "jepa": (JEPAConfig, JEPA),
     "vjepa": (VJEPAConfig, VJEPA),
     "recurrent": (RecurrentConfig, RecurrentJEPA),
+    "places": (PlacesConfig, PlacesJEPA),
     "mind": (MindConfig, Mind),
     "objects": (ObjectsConfig, ObjectModel),
 }

@@ -1,4 +1,4 @@
-"""One model for everything: a part that acts, one that watches and one that expects, in one checkpoint."""
+"""One model for everything: parts that act, watch, expect and find their way, in one checkpoint."""
 
 from __future__ import annotations
 
@@ -9,30 +9,32 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from ami.models.jepa import JEPA, JEPAConfig
+from ami.models.places import PlacesConfig, PlacesJEPA
 from ami.models.recurrent import RecurrentConfig, RecurrentJEPA
 from ami.models.vjepa import VJEPA, VJEPAConfig
 from ami.types import Belief, Clip, Latent, WorldModel
 
 
 class MindConfig(BaseModel):
-    """The settings of all parts; it may lack one that watches or one that expects. Unknown keys are errors."""
+    """The settings of all parts; it may lack all but the one that acts. Unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     acting: JEPAConfig
     watching: VJEPAConfig | None = None
     expecting: RecurrentConfig | None = None
+    exploring: PlacesConfig | None = None
 
 
-PARTS = ("acting", "watching", "expecting")
+PARTS = ("acting", "watching", "expecting", "exploring")
 
 
 class Mind(WorldModel):
-    """Who acts is answered by a JEPA, who watches by a V-JEPA, and who lives through films by a recurrent JEPA.
+    """A JEPA acts, a V-JEPA watches, a recurrent JEPA lives through films, and a JEPA of places walks about.
 
     Who acts needs a few numbers that a planner can roll out a thousand times; what a film shows needs a whole grid of
-    tokens; and what it hides needs a memory of that grid. Today the parts share nothing but the checkpoint, its digest
-    and the recipe that trains them all.
+    tokens; what it hides needs a memory of that grid; and where things are needs one of places. Today the parts share
+    nothing but the checkpoint, its digest and the recipe that trains them all.
     """
 
     def __init__(self, config: MindConfig) -> None:
@@ -45,16 +47,19 @@ class Mind(WorldModel):
         self.acting = JEPA(config.acting)
         self.watching = None if config.watching is None else VJEPA(config.watching)
         self.expecting = None if config.expecting is None else RecurrentJEPA(config.expecting)
+        self.exploring = None if config.exploring is None else PlacesJEPA(config.exploring)
         self.embodiments = {name: body for part in self.parts for name, body in part.embodiments.items()}
         self.latent_shape, self.picture = self.acting.latent_shape, self.acting.picture
         self.causal = all(part.causal for part in self.parts)
         self.frames = max(part.frames for part in self.parts)
         self.reaches, self.lives = self.acting.reaches, () if self.expecting is None else self.expecting.lives
+        self.places = () if self.exploring is None else self.exploring.places
 
     @property
     def parts(self) -> list[WorldModel]:
         """Those that it has."""
-        return [part for part in (self.acting, self.watching, self.expecting) if part is not None]
+        own = self.acting, self.watching, self.expecting, self.exploring
+        return [part for part in own if part is not None]
 
     def part(self, embodiment: str) -> WorldModel:
         """Who answers for an embodiment."""
@@ -92,3 +97,25 @@ class Mind(WorldModel):
     def propose(self, belief: Belief, goal: Latent, horizon: int) -> Float[Tensor, "batch horizon action"]:
         """As its part does."""
         return self.part(belief.embodiment).propose(belief, goal, horizon)
+
+    def where(self, belief: Belief) -> Float[Tensor, "batch pose"]:
+        """As its part does."""
+        return self.part(belief.embodiment).where(belief)
+
+    def look(self, belief: Belief, poses: Float[Tensor, "batch view pose"]) -> Latent:
+        """As its part does."""
+        return self.part(belief.embodiment).look(belief, poses)
+
+    def free(self, belief: Belief, points: Float[Tensor, "batch point axis"]) -> Float[Tensor, "batch point"]:
+        """As its part does."""
+        return self.part(belief.embodiment).free(belief, points)
+
+    def recognise(
+        self, belief: Belief, poses: Float[Tensor, "batch view pose"], seen: Latent
+    ) -> Float[Tensor, "batch view"]:
+        """As its part does."""
+        return self.part(belief.embodiment).recognise(belief, poses, seen)
+
+    def remind(self, belief: Belief, poses: Float[Tensor, "batch view pose"], seen: Latent) -> Belief:
+        """As its part does."""
+        return self.part(belief.embodiment).remind(belief, poses, seen)

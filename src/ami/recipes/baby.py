@@ -16,6 +16,7 @@ from ami.recipes.common import by_embodiment, gauge_clips, left_out, measured, s
 from ami.recipes.films import FilmSettings, video
 from ami.recipes.mind import joined
 from ami.recipes.physics import PhysicsSettings, physics
+from ami.recipes.places import PlacesSettings, places
 from ami.training.loop import Stage, drawn_from
 from ami.training.optim import Optimisation
 from ami.training.perceived import PerceivedStore
@@ -56,6 +57,8 @@ class BabySettings:
     films: FilmSettings = field(default_factory=lambda: FilmSettings(steps=900))  # of the part that watches films
     lives: tuple[str, ...] = ("physics",)  # embodiments whose films are lived through, by the part that expects
     physics: PhysicsSettings = field(default_factory=lambda: PhysicsSettings(steps=200))  # of that part
+    walks: tuple[str, ...] = ("maze",)  # embodiments that walk about, of whom it is learned what is where
+    places: PlacesSettings = field(default_factory=lambda: PlacesSettings(steps=200))  # of that part
 
 
 # What each recipe begins from.
@@ -69,26 +72,30 @@ PLAN = BabySettings(steps=1500, refine=3000, reach=2500)
 
 
 def baby(stores: Sequence[Store], seed: int = 0, settings: BabySettings | None = None) -> Recipe:
-    """One model for all the experience it is given: parts of it learn to act, to watch films, and to expect.
+    """One model for all the experience it is given: parts of it learn to act, watch, expect and explore.
 
     Who acts is learned by the first; films that nobody acts in are watched by the second; those named in ``lives`` are
-    lived through step by step by the third.
+    lived through step by step by the third; of those named in ``walks`` the fourth learns what is where.
     """
     settings = settings or SETTINGS["baby"]
     found = by_embodiment(stores)
     lived = [store for kind, store in found.items() if kind in settings.lives]
-    bodies = {kind: store for kind, store in found.items() if store.embodiment.action_dim and store not in lived}
-    films = [store for kind, store in found.items() if not store.embodiment.action_dim and store not in lived]
+    walked = [store for kind, store in found.items() if kind in settings.walks]
+    other = {kind: store for kind, store in found.items() if store not in lived and store not in walked}
+    bodies = {kind: store for kind, store in other.items() if store.embodiment.action_dim}
+    films = [store for kind, store in other.items() if not store.embodiment.action_dim]
     if not bodies:
-        raise ValueError(f"nobody acts in {stores[0].folder}; the recipes 'video' and 'physics' learn from films alone")
+        raise ValueError(f"nobody acts in {stores[0].folder}; the recipes 'video', 'physics' and 'places' do without")
     parts = {"acting": acting("baby", bodies, seed, settings)}
     if films:
         parts["watching"] = video(films, seed, settings.films)
     if lived:
         parts["expecting"] = physics(lived, seed, settings.physics)
+    if walked:
+        parts["exploring"] = places(walked, seed, settings.places)
     if len(parts) == 1:
         return parts["acting"]
-    told = {"watching": "films", "expecting": "physics"}
+    told = {"watching": "films", "expecting": "physics", "exploring": "places"}
     own = {told[part]: recipe.settings for part, recipe in parts.items() if part in told}
     return joined("baby", parts, {**parts["acting"].settings, **own})
 

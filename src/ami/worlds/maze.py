@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
 
 from ami.types import Embodiment
 
@@ -43,6 +45,8 @@ class Mazes:
     along_paint: Int[np.ndarray, "batch wide high+1 2"]
     posts: Float[np.ndarray, "batch posts 2"]  # metres
     post_colours: Int[np.ndarray, "batch posts"]
+    across_light: Float[np.ndarray, "batch wide+1 high"]  # how light each wall is
+    along_light: Float[np.ndarray, "batch wide high+1"]
     walls: Float[np.ndarray, "batch 2 3"]  # colours of those across and along, 0 to 255
     ground: Float[np.ndarray, "batch 2 3"]  # of the ceiling and the floor
 
@@ -57,6 +61,17 @@ class Mazes:
     def rows(self, index: np.ndarray | slice) -> Mazes:
         """Some of them."""
         return Mazes(**{name: value[index] for name, value in vars(self).items()})
+
+    def free(self, points: Float[Tensor, "point 2"]) -> Float[Tensor, "point"]:
+        """Whether points of the first maze are farther than 0.1 m from any wall: 1 or 0."""
+        at = points.numpy()
+        shut = np.zeros(len(at), bool)
+        for walls, x, y in ((self.across[0], at[:, 0], at[:, 1]), (self.along[0].T, at[:, 1], at[:, 0])):
+            line, inside = np.round(x).astype(int), (y >= 0) & (y < walls.shape[1])
+            known = inside & (line >= 0) & (line < walls.shape[0])
+            met = walls[np.clip(line, 0, len(walls) - 1), np.clip(np.floor(y).astype(int), 0, walls.shape[1] - 1)]
+            shut |= ~inside | (known & met & (np.abs(x - line) < 0.1))
+        return torch.from_numpy(~shut).float()
 
     def move(
         self, pose: Float[np.ndarray, "batch 3"], action: Float[np.ndarray, "batch 2"], rng: np.random.Generator
@@ -115,12 +130,13 @@ class Mazes:
         )
         on = np.where(first, x_on, y_on)
         marker = np.where((on > _PANEL[0]) & (on < _PANEL[1]), marker, 0)
-        light = np.where(on * 4 % 1 < 0.5, 1.0, 0.88)[..., None]  # the walls are of upright planks
-        shade = np.where(first[..., None], self.walls[:, None, 0], self.walls[:, None, 1]) * light
+        light = np.where(first, self.across_light[row, x_line, x_cell], self.along_light[row, y_cell, y_line])
+        shade = np.where(first[..., None], self.walls[:, None, 0], self.walls[:, None, 1]) * light[..., None]
         post, colour = self._posts(pose, aside)
         edge = np.where(first, x_line * self.size[1] + x_cell, (self.size[0] + 1) * self.size[1])
         edge = np.where(first, edge, edge + y_cell * (self.size[1] + 1) + y_line)
-        return Seen(np.where(first, x, y), shade.astype(np.float32), marker, post, colour, edge)
+        face = 2 * edge + np.where(first, side[..., 0], side[..., 1])
+        return Seen(np.where(first, x, y), shade.astype(np.float32), marker, post, colour, face)
 
     def _posts(self, pose: np.ndarray, aside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """How far ahead each column meets a post first, ``inf`` where it does not, and its colour."""
@@ -147,7 +163,7 @@ class Seen:
     marker: Int[np.ndarray, "batch column"]  # colour of the marker on it, 0 for none
     post: Float[np.ndarray, "batch column"]  # depth, metres, inf for none
     post_colour: Int[np.ndarray, "batch column"]
-    edge: Int[np.ndarray, "batch column"]  # which wall: those across first, in the order of ``edges``
+    face: Int[np.ndarray, "batch column"]  # which side of which wall: twice its number among ``edges``, and the side
 
 
 def edges(mazes: Mazes) -> tuple[Bool[np.ndarray, "batch edge"], Float[np.ndarray, "edge 3"]]:

@@ -12,7 +12,8 @@ from ami.worlds.maze import COLOURS, EMBODIMENT, NAME, STRIDE, TURN, Mazes, intr
 
 TRUTH = ("x", "y", "heading")  # metres, radians
 _OPEN = 0.3  # share of the walls left by the tree that are taken away
-_MARKERS, _POSTS = 0.25, 3  # markers for each cell; posts in a maze
+_MARKERS, _POSTS = 0.6, 4  # markers for each cell; posts in a maze
+_LIGHT = 0.7, 1.2  # of a wall
 _LOOKS = 0.5  # chance to look round at a place that was gone to
 
 
@@ -35,6 +36,8 @@ def sample(count: int, rng: np.random.Generator, wide: int = 5, high: int = 5, g
         along_paint,
         np.stack([cells // high, cells % high], -1) + corner,
         colours,
+        rng.uniform(*_LIGHT, across.shape).astype(np.float32),
+        rng.uniform(*_LIGHT, along.shape).astype(np.float32),
         (np.array([[165.0], [125.0]]) * tint).astype(np.float32),
         (np.array([[60.0], [95.0]]) * rng.uniform(0.85, 1.15, (count, 2, 3))).astype(np.float32),
     )
@@ -78,8 +81,8 @@ def _paint(
         paint[which][i, j, side] = rng.integers(1, len(COLOURS) + 1)
 
 
-def ways(mazes: Mazes, within: Bool[np.ndarray, "batch cells"] | None = None) -> Int[np.ndarray, "batch cells cells"]:
-    """The next cell on a shortest way inside ``within`` to each cell (first) from each (second); -1: there is none."""
+def ways(mazes: Mazes) -> Int[np.ndarray, "batch cells cells"]:
+    """The next cell on a shortest way to each cell (first) from each (second); -1 where one is there."""
     wide, high = mazes.size
     cells = np.arange(wide * high).reshape(wide, high)
     found = np.empty((len(mazes), cells.size, cells.size), int)
@@ -91,8 +94,6 @@ def ways(mazes: Mazes, within: Bool[np.ndarray, "batch cells"] | None = None) ->
                 np.stack([cells[:, :-1][up], cells[:, 1:][up]], 1),
             ]
         )
-        if within is not None:
-            pairs = pairs[within[row][pairs].all(1)]
         graph = csr_matrix((np.ones(len(pairs)), pairs.T), shape=(cells.size,) * 2)
         _, before = shortest_path(graph, directed=False, unweighted=True, return_predecessors=True)
         found[row] = before  # on the way from the goal: undirected, so what comes before a cell is where to go next
@@ -106,19 +107,24 @@ def walk(
     rng: np.random.Generator,
     within: Bool[np.ndarray, "batch cells"] | None = None,
 ) -> tuple[Float[np.ndarray, "batch steps+1 3"], Float[np.ndarray, "batch steps 2"]]:
-    """Go to one place after another, by shortest ways, and look round at some: poses, and the actions between them."""
+    """Go to one place ``within`` after another, by shortest ways, and look round at some: poses and actions between.
+
+    Where one has seldom been is gone to first.
+    """
     high, count, row = mazes.size[1], len(mazes), np.arange(len(mazes))
-    following, pose = ways(mazes, within), start
+    following, pose = ways(mazes), start
     target, spin = np.full(count, -1), np.zeros(count)
     poses, actions, aim = [pose], [], rng.uniform(-0.12, 0.12, (count, 2))
+    visits = np.zeros(following.shape[:2])
     for _ in range(steps):
         cell = np.floor(pose[:, 0]).astype(int) * high + np.floor(pose[:, 1]).astype(int)
         centre = np.stack([cell // high, cell % high], 1) + 0.5 + aim
         there = (target == cell) & (np.abs(pose[:, :2] - centre).max(1) < 0.2)
         done = (there & (spin == 0)) | (target < 0) | ((target != cell) & (following[row, target, cell] < 0))
-        chosen = rng.random((count, following.shape[1]))
+        visits[row, cell] += 0.1
+        seldom = rng.random(visits.shape) - visits
         reachable = (following[row, :, cell] >= 0) & (True if within is None else within)
-        target = np.where(done, np.where(reachable, chosen, -1).argmax(1), target)
+        target = np.where(done, np.where(reachable, seldom, -np.inf).argmax(1), target)
         spin = np.where(done, np.where(rng.random(count) < _LOOKS, rng.choice([-14, 14], count), 0), spin)
         aim = np.where(done[:, None], rng.uniform(-0.12, 0.12, (count, 2)), aim)
         onward = np.where(target == cell, cell, following[row, target, cell])

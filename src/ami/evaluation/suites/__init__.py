@@ -1,7 +1,7 @@
 """Every suite of questions, by name. Each is frozen: other questions get another name."""
 
 from ami.evaluation.benchmark import Benchmark, Suite
-from ami.evaluation.suites import control, guarded, hidden, iphyre, physics, published, tasks, ways
+from ami.evaluation.suites import control, guarded, hidden, iphyre, layout, physics, published, tasks, ways
 from ami.evaluation.suites.real import TASKS, RealFilms
 from ami.evaluation.suites.recognition import DrawnFilms
 from ami.evaluation.suites.splice import KINDS, Splice
@@ -11,7 +11,7 @@ _REAL: tuple[Benchmark, ...] = tuple(RealFilms(task) for task in TASKS)
 _QUICK = DrawnFilms(learn=1000, supervised_steps=100, attentive_steps=200)
 
 _ROOMS: tuple[Benchmark, ...] = (control.RoomsBenchmark("fixed"), control.RoomsBenchmark("door"), ways.WALL)
-_DEMO = (*((each, 50) for each in _ROOMS), (_QUICK, 200), (physics.QUICK, 20))
+_DEMO = (*((each, 50) for each in _ROOMS), (_QUICK, 200), (physics.QUICK, 20), *layout.QUICK)
 _RECORDED = (*((each, 600) for each in _REAL), *((each, 240) for each in _SPLICES))
 _RECORDED_QUICK = (*((each, 200) for each in _REAL), *((each, 60) for each in _SPLICES))
 
@@ -29,6 +29,7 @@ SUITES: dict[str, Suite] = {
         Suite("reason", (*physics.ASKED, *hidden.ASKED)),
         *published.SUITES,
         *iphyre.SUITES,
+        *layout.SUITES,
         Suite("films", ((DrawnFilms(), 1000),)),
         Suite("real-films", _RECORDED, real_films=True),
         Suite("video", ((DrawnFilms(), 1000), *_RECORDED), real_films=True),

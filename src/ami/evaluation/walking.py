@@ -1,0 +1,160 @@
+"""Walks through mazes as a model lives through them, and what is asked of its belief on the way, beside its twins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from ami.nn.places import between, moved
+from ami.types import Belief, Clip, Latent, WorldModel
+from ami.worlds.maze import EMBODIMENT, NAME, Mazes, Seen
+
+WINDOW = 8  # steps that a twin without memory remembers
+_NEAR = (0.3, 0.3, 0.4)  # metres, metres, radians: what counts as a small difference between two poses
+TWINS = ("window", "another walk", "nearest view")
+
+
+@dataclass
+class Walked:
+    """What is known after some steps: the belief, and all that its twins need. Grows by :meth:`step`."""
+
+    model: WorldModel
+    mazes: Mazes
+    poses: Float[np.ndarray, "batch steps 3"]  # true
+    actions: Float[np.ndarray, "batch steps-1 2"]
+    belief: Belief | None = None
+    now: int = -1
+    believed: list[Tensor] = field(default_factory=list)  # pose at each step
+    tokens: list[Tensor] = field(default_factory=list)
+
+    def step(self) -> Seen:
+        """Go on by one step and look."""
+        self.now += 1
+        pictures, _, seen = self.mazes.look(self.poses[:, self.now])
+        latent = self.perceive(pictures[:, None])
+        acted = None if self.now == 0 else torch.from_numpy(self.actions[:, self.now - 1 : self.now])
+        self.belief = self.model.believe(self.belief, latent, acted, NAME)
+        self.believed.append(self.model.where(self.belief))
+        self.tokens.append(latent.values[:, 0])
+        return seen
+
+    def perceive(self, pictures: np.ndarray) -> Latent:
+        """Pictures (rows view size size 3) as latents."""
+        video = torch.from_numpy(pictures).permute(0, 1, 4, 2, 3)[:, :, None]
+        times = torch.arange(video.shape[1]).expand(len(video), -1) * EMBODIMENT.step_seconds
+        return self.model.encode(Clip(NAME, times.float(), video))
+
+    def from_start(self, rows: Int[np.ndarray, "k"], poses: Float[np.ndarray, "k view 3"]) -> Tensor:
+        """True poses as one says them who was told where things are, seen from where the walk began."""
+        start = torch.from_numpy(self.poses[rows, 0]).float()[:, None]
+        return between(start.expand(*poses.shape[:2], -1), torch.from_numpy(poses).float())
+
+    def misfits(
+        self,
+        rows: Int[np.ndarray, "k"],
+        poses: Float[np.ndarray, "k view 3"],
+        answers: Sequence[UInt8[np.ndarray, "k view size size 3"]],
+    ) -> dict[str, Float[np.ndarray, "k view answer"]]:
+        """How badly each of the pictures that might be seen from ``poses`` fits what is believed, of all twins."""
+        shape = *poses.shape[:2], len(answers)
+        seen = self.perceive(np.stack(answers, 2).reshape(len(poses), -1, *answers[0].shape[2:]))
+        asked = self.from_start(rows, poses).repeat_interleave(len(answers), 1)
+        index, belief = torch.from_numpy(rows), self._belief()
+        found = {"model": self.model.recognise(belief.rows(index), asked, seen)}
+        found["another walk"] = self.model.recognise(belief.rows((index + 1) % len(belief)), asked, seen)
+        since = torch.from_numpy(self.poses[rows, self.now]).float()[:, None]
+        apart = between(since.expand(*poses.shape[:2], -1), torch.from_numpy(poses).float())
+        short = self._short(index)
+        here = self.model.where(short)[:, None].expand_as(apart)
+        found["window"] = self.model.recognise(short, moved(here, apart).repeat_interleave(len(answers), 1), seen)
+        found["nearest view"] = self._nearest(index, asked, seen)
+        return {who: each.view(shape).numpy() for who, each in found.items()}
+
+    def _belief(self) -> Belief:
+        assert self.belief is not None
+        return self.belief
+
+    def _short(self, index: Tensor) -> Belief:
+        """The belief of who remembers but the last few steps."""
+        first = max(0, self.now + 1 - WINDOW)
+        rows, place = index.unique(return_inverse=True)
+        tokens = torch.stack([each[rows] for each in self.tokens[first:]], 1)
+        times = torch.arange(tokens.shape[1]).expand(len(rows), -1) * EMBODIMENT.step_seconds
+        acted = torch.from_numpy(self.actions[:, first : self.now])[rows]
+        return self.model.believe(None, Latent(tokens, times.float()), acted, NAME).rows(place)
+
+    def _nearest(self, index: Tensor, asked: Tensor, seen: Latent) -> Tensor:
+        """The squared distance to what was seen where one was nearest to the pose: attention to all of the past."""
+        poses = torch.stack(self.believed, 1)
+        near = torch.tensor(_NEAR)
+        found = []
+        for row, views, tokens in zip(index.tolist(), asked, seen.values, strict=True):
+            past = poses[row]
+            apart = between(views[:, None].expand(-1, len(past), -1), past.expand(len(views), -1, -1))
+            closest = (apart / near).square().sum(-1).argmin(1)
+            kept = torch.stack([self.tokens[each][row] for each in closest.tolist()])
+            found.append((kept - tokens).square().mean((1, 2)))
+        return torch.stack(found)
+
+
+def views(mazes: Mazes, poses: Float[np.ndarray, "k view 3"]) -> np.ndarray:
+    """Pictures (k view size size 3): many poses in each maze."""
+    each = mazes.rows(np.repeat(np.arange(len(poses)), poses.shape[1]))
+    pictures = each.look(poses.reshape(-1, 3))[0]
+    return pictures.reshape(*poses.shape[:2], *pictures.shape[1:])
+
+
+@dataclass(frozen=True, eq=False)
+class Markers:
+    """The markers of some mazes, each on one side of a wall; where there are fewer in a maze, ``colour`` is 0."""
+
+    face: Int[np.ndarray, "batch marker"]
+    colour: Int[np.ndarray, "batch marker"]
+    before: Float[np.ndarray, "batch marker 3"]  # a pose from which it is seen
+
+    def seen(self, seen: Seen) -> Int[np.ndarray, "batch marker"]:
+        """In how many columns each is seen, not from afar."""
+        shows = np.where((seen.marker > 0) & (seen.wall < 4) & (seen.wall < seen.post), seen.face, -1)
+        return (shows[:, None] == self.face[..., None]).sum(-1) * (self.colour > 0)
+
+
+def markers(mazes: Mazes, apart: float = 0.6) -> Markers:
+    """All markers, seen from ``apart`` metres before them."""
+    wide, high = mazes.size
+    listed: list[list[tuple[int, int, tuple[float, float, float]]]] = []
+    for row in range(len(mazes)):
+        found = []
+        for i, j, side in np.argwhere(mazes.across_paint[row]).tolist():
+            heading = side * np.pi
+            pose = (i - apart * np.cos(heading), j + 0.5, heading)
+            found.append((2 * (i * high + j) + side, int(mazes.across_paint[row, i, j, side]), pose))
+        for i, j, side in np.argwhere(mazes.along_paint[row]).tolist():
+            heading = np.pi / 2 - side * np.pi
+            pose = (i + 0.5, j - apart * np.sin(heading), heading)
+            face = 2 * ((wide + 1) * high + i * (high + 1) + j) + side
+            found.append((face, int(mazes.along_paint[row, i, j, side]), pose))
+        listed.append(found)
+    most = max(map(len, listed))
+    face, colour = np.full((len(mazes), most), -2), np.zeros((len(mazes), most), int)
+    before = np.zeros((len(mazes), most, 3))
+    for row, found in enumerate(listed):
+        for place, each in enumerate(found):
+            face[row, place], colour[row, place], before[row, place] = each
+    return Markers(face, colour, before)
+
+
+def painted(mazes: Mazes, face: Int[np.ndarray, "k"], colour: int) -> Mazes:
+    """The same mazes, one side of one wall of each in another colour."""
+    row = np.arange(len(mazes))
+    across, along = mazes.across_paint.copy(), mazes.along_paint.copy()
+    first = across[0].size
+    flat = np.concatenate([across.reshape(len(mazes), -1), along.reshape(len(mazes), -1)], 1)
+    flat[row, face] = colour
+    return replace(
+        mazes, across_paint=flat[:, :first].reshape(across.shape), along_paint=flat[:, first:].reshape(along.shape)
+    )
