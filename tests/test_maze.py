@@ -39,7 +39,7 @@ def test_depth_is_that_of_the_closed_form() -> None:
     rows = (np.arange(SIZE) + 0.5) / 32 - 1
     assert depth[0, 31, 10] == pytest.approx(2.5 / abs(rows[10]), abs=0.01)  # the wall beside, y = 5
     assert depth[0, 60, 5] == pytest.approx(0.5 / rows[60], rel=1e-5)  # the floor
-    assert depth[0, 33, 40] == pytest.approx(2 - 0.13, abs=0.02)  # the post, half a metre to the right
+    assert depth[0, 33, 40] == pytest.approx(2 - 0.18, abs=0.02)  # the post, half a metre to the right
     assert seen.wall[0, 31] == pytest.approx(4.0, abs=1e-5)
     assert picture[0, 33, 40].argmax() == 0  # red
     assert picture[0, 32, 31].argmax() == 1  # green

@@ -36,7 +36,7 @@ def test_a_marker_is_seen_from_before_it_and_counted_where_it_shows() -> None:
     here = mazes()
     asked = markers(here)
     for place in range(5):
-        seen = here.look(asked.before[:, place])[2]
+        seen = here.look(asked.before[:, place, 0])[2]
         clear = seen.post[:, 31] > 0.6
         assert (seen.face[clear, 31] == asked.face[clear, place]).all()
         assert (seen.marker[clear, 31] == asked.colour[clear, place]).all()
@@ -51,7 +51,7 @@ def test_another_colour_changes_the_marker_alone() -> None:
         (1, 2, 3)
     )
     assert (changed == (asked.colour[:, 0] != 3)).all()
-    assert (views(painted(here, asked.face[:, 0], 1), asked.before[:, :1])[:, 0, 32, 32, 0] > 100).all()
+    assert (views(painted(here, asked.face[:, 0], 1), asked.before[:, 0])[:, :, 32, 32, 0] > 100).all()
 
 
 @torch.no_grad()

@@ -115,7 +115,7 @@ class Markers:
 
     face: Int[np.ndarray, "batch marker"]
     colour: Int[np.ndarray, "batch marker"]
-    before: Float[np.ndarray, "batch marker 3"]  # a pose from which it is seen
+    before: Float[np.ndarray, "batch marker view 3"]  # poses from which it is seen, the first right before it
 
     def seen(self, seen: Seen) -> Int[np.ndarray, "batch marker"]:
         """In how many columns each is seen, not from afar."""
@@ -123,29 +123,33 @@ class Markers:
         return (shows[:, None] == self.face[..., None]).sum(-1) * (self.colour > 0)
 
 
-def markers(mazes: Mazes, apart: float = 0.6) -> Markers:
-    """All markers, seen from ``apart`` metres before them."""
+def markers(mazes: Mazes, apart: float = 0.6, aside: float = 0.25) -> Markers:
+    """All markers, seen from ``apart`` metres before them, and from ``aside`` metres to the left and to the right."""
     wide, high = mazes.size
     listed: list[list[tuple[int, int, tuple[float, float, float]]]] = []
     for row in range(len(mazes)):
         found = []
         for i, j, side in np.argwhere(mazes.across_paint[row]).tolist():
             heading = side * np.pi
-            pose = (i - apart * np.cos(heading), j + 0.5, heading)
+            pose = (i, j + 0.5, heading)
             found.append((2 * (i * high + j) + side, int(mazes.across_paint[row, i, j, side]), pose))
         for i, j, side in np.argwhere(mazes.along_paint[row]).tolist():
             heading = np.pi / 2 - side * np.pi
-            pose = (i + 0.5, j - apart * np.sin(heading), heading)
+            pose = (i + 0.5, j, heading)
             face = 2 * ((wide + 1) * high + i * (high + 1) + j) + side
             found.append((face, int(mazes.along_paint[row, i, j, side]), pose))
         listed.append(found)
     most = max(map(len, listed))
     face, colour = np.full((len(mazes), most), -2), np.zeros((len(mazes), most), int)
-    before = np.zeros((len(mazes), most, 3))
+    at = np.zeros((len(mazes), most, 3))
     for row, found in enumerate(listed):
         for place, each in enumerate(found):
-            face[row, place], colour[row, place], before[row, place] = each
-    return Markers(face, colour, before)
+            face[row, place], colour[row, place], at[row, place] = each
+    x, y, heading = np.moveaxis(at, -1, 0)
+    left = np.array([0.0, aside, -aside])
+    x = x[..., None] - apart * np.cos(heading)[..., None] - left * np.sin(heading)[..., None]
+    y = y[..., None] - apart * np.sin(heading)[..., None] + left * np.cos(heading)[..., None]
+    return Markers(face, colour, np.stack([x, y, heading[..., None] - np.arctan2(left, apart)], -1))
 
 
 def painted(mazes: Mazes, face: Int[np.ndarray, "k"], colour: int) -> Mazes:

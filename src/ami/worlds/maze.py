@@ -26,7 +26,7 @@ _RGB = np.array(
 _BODY = 0.2  # half the side of who walks, metres
 _SLIP = 0.05  # deviation of how far a step goes, of its length
 _TURNS, _SWAY = 0.05, np.deg2rad(0.5)  # deviation of how far a turn goes, of its angle and besides
-_EYE, _WALL, _POST, _THICK = 0.5, 1.0, 0.6, 0.13  # metres: heights of eye, walls and posts, radius of a post
+_EYE, _WALL, _POST, _THICK = 0.5, 1.0, 0.6, 0.18  # metres: heights of eye, walls and posts, radius of a post
 _FADE = 0.12  # of the light, in each metre
 _PANEL = 0.22, 0.78  # where on its wall a marker is, along it and upwards
 

@@ -26,7 +26,7 @@ def sample(count: int, rng: np.random.Generator, wide: int = 5, high: int = 5, g
     for row in range(count):
         _paint((across[row], along[row]), (across_paint[row], along_paint[row]), rng, round(_MARKERS * wide * high))
     cells = np.stack([rng.permutation(wide * high)[:_POSTS] for _ in range(count)])
-    corner = rng.choice([0.27, 0.73], (count, _POSTS, 2))
+    corner = rng.choice([0.3, 0.7], (count, _POSTS, 2))
     colours = np.stack([rng.permutation(len(COLOURS))[:_POSTS] + 1 for _ in range(count)])
     tint = rng.uniform(0.85, 1.15, (count, 2, 3))
     return Mazes(

@@ -21,7 +21,7 @@ from ami.worlds.maze import STRIDE, TURN, Mazes, edges, with_edge
 
 _APART = 4_000_037
 _SEEN = 12  # columns, over all steps, in which a post was seen
-_CORNERS = np.array([[0.27, 0.27], [0.27, 0.73], [0.73, 0.27], [0.73, 0.73]])
+_CORNERS = np.array([[0.3, 0.3], [0.3, 0.7], [0.7, 0.3], [0.7, 0.7]])
 _BACK = 0.6  # metres from a post to who looks at it
 
 

@@ -43,8 +43,8 @@ class Recall:
             f"recall/marker: mazes of two halves of 5 x 5 cells joined by one gate; {self.tour} steps go about one "
             "half and all others about the other. Feet slip, and no pose is told. A marker seen in at least "
             f"{_ENOUGH} columns of pictures is asked for when it was last seen so many steps ago: of six pictures of "
-            "its wall, one for each colour, the one that fits best what is expected from a pose 0.6 m before it is "
-            "the answer.",
+            "its wall from three poses some 0.6 m before it, one for each colour, those that fit best what is expected "
+            "from there are the answer.",
             f"'window' is the same model whose belief began {WINDOW} steps ago; 'another walk' is asked of another "
             "walk's belief; 'nearest view' keeps every view with the pose that was believed and takes the one nearest "
             "to the pose asked for. Forgetting: how many points are lost of the markers of the first half from the "
@@ -97,7 +97,7 @@ class Recall:
                 done[place] |= due
                 told.add(f"age-{age}", first, *self._ask(walked, asked, due))
             if step == self.tour:
-                left = known & (asked.before[..., 0] < 5)
+                left = known & (asked.before[..., 0, 0] < 5)
                 told.add("left", first, *self._ask(walked, asked, left))
                 held = left.copy()
             if step % 50 == 0:
@@ -116,10 +116,10 @@ class Recall:
         rows, place = np.nonzero(due)
         if not len(rows):
             return rows, {}
-        mazes, face, before = walked.mazes.rows(rows), asked.face[rows, place], asked.before[rows, place][:, None]
+        mazes, face, before = walked.mazes.rows(rows), asked.face[rows, place], asked.before[rows, place]
         answers = [views(painted(mazes, face, colour), before) for colour in range(1, len(COLOURS) + 1)]
         misfits = walked.misfits(rows, before, answers)
-        return rows, {who: each[:, 0].argmin(1) + 1 == asked.colour[rows, place] for who, each in misfits.items()}
+        return rows, {who: each.sum(1).argmin(1) + 1 == asked.colour[rows, place] for who, each in misfits.items()}
 
 
 class _Told:
