@@ -86,8 +86,9 @@ def open_lerobot(path: Path, wanted: Wanted) -> Recording:
         robot = info.get("robot_type")
         name = path.resolve().name if robot in (None, "", "unknown") else str(robot)
         body = Embodiment(name, 1 / float(info["fps"]), low, high)
-    except (KeyError, TypeError, OSError, ZeroDivisionError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not a LeRobot dataset that can be read: {error!r}") from error
+    except (KeyError, TypeError, AttributeError, OSError, ZeroDivisionError, json.JSONDecodeError) as error:
+        said = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path} is not a LeRobot dataset that can be read: {said}") from error
     names = tuple(f"episode {each.number}" for each in stretches)
     return Recording(path, body, names, lambda number: (_episode(dataset, body, stretches[number], wanted.size), None))
 

@@ -117,32 +117,34 @@ def _ply(content: bytes) -> Cloud:
     for line in lines:
         if line[:1] == ["element"]:
             elements[line[1]] = (int(line[2]), [])
-        elif line[:1] == ["property"] and (line[1] != "list" or "vertex" not in elements):
-            fields = elements[list(elements)[-1]][1]
-            fields.append((line[-1], order + _PLY_KINDS[line[1]]))  # a list before the vertices is a KeyError
+        elif line[:1] == ["property"] and "list" in line and "vertex" not in elements:
+            break  # nobody can say where the vertices begin
+        elif line[:1] == ["property"] and "list" not in line:
+            elements[list(elements)[-1]][1].append((line[-1], order + _PLY_KINDS[line[1]]))
     for name, (count, fields) in elements.items():
         if name == "vertex":
             return Cloud(_axes(_rows(body, count, np.dtype(fields), order == "=")))
         size = count * np.dtype(fields).itemsize
         body = body.split(b"\n", count)[-1] if order == "=" else body[size:]
-    raise KeyError("vertex")
+    raise ValueError("it has no vertices, or a list before them")
 
 
 def _pcd(content: bytes) -> Cloud:
     """Source: the PCD format of the Point Cloud Library, version 0.7."""
     header, body = _parted(content, b"\nDATA")
     how, body = body.split(b"\n", 1)
+    how = how.strip()
     held = {words[0]: words[1:] for line in header.splitlines() if (words := line.split())}
     count = int(held["POINTS"][0]) if "POINTS" in held else int(held["WIDTH"][0]) * int(held["HEIGHT"][0])
     repeats = map(int, held.get("COUNT", ["1"] * len(held["FIELDS"])))
     kinds = [f"<{kind.lower()}{size}" for kind, size in zip(held["TYPE"], held["SIZE"], strict=True)]
     names = [f"{name}/{k}" if name not in _AXES else name for k, name in enumerate(held["FIELDS"])]  # "_" comes twice
     fields = np.dtype([(name, kind, (n,)) for name, kind, n in zip(names, kinds, repeats, strict=True)])
-    if how.strip() == b"binary_compressed":
+    if how == b"binary_compressed":
         body = _by_rows(body, count, fields)
-    elif how.strip() not in (b"ascii", b"binary"):
+    elif how not in (b"ascii", b"binary"):
         raise ValueError(f"its data are {how.decode()!r}; known are ascii, binary and binary_compressed")
-    points = _axes(_rows(body, count, fields, how.strip() == b"ascii"))
+    points = _axes(_rows(body, count, fields, how == b"ascii"))
     if int(held["HEIGHT"][0]) > 1:
         points = points[np.isfinite(points).all(1)]
     x, y, z, *turn = (float(word) for word in held.get("VIEWPOINT", _NOWHERE))
