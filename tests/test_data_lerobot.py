@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,6 +108,14 @@ def test_what_is_broken_is_refused_in_one_sentence(
 ) -> None:
     harm(dataset)
     assert said in ami("ingest", dataset, "--out", tmp_path / "d").mistake
+
+
+def test_without_the_extra_it_says_how_to_get_it(
+    tmp_path: Path, ami: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    mistake = ami("ingest", GOLDEN / "v3.0", "--skip-bad", "--out", tmp_path / "d").mistake
+    assert mistake.endswith("install the extra with pip install 'openami[robots]'\n")
 
 
 def test_a_camera_that_is_not_there(dataset: Path, tmp_path: Path, ami: Callable[..., Said]) -> None:

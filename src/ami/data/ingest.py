@@ -12,7 +12,7 @@ from pathlib import Path
 from ami import files
 from ami.data.episodes import Episode, Store
 from ami.data.layouts import Found, find
-from ami.data.recording import Recording, Wanted
+from ami.data.recording import MissingError, Recording, Wanted
 from ami.types import Embodiment, LeftOut
 
 _SHARD_BYTES = 256 * 2**20  # what ingest holds in memory before it writes a shard
@@ -136,6 +136,8 @@ def _opened(found: Sequence[Found], wanted: Wanted, skipped: list[LeftOut] | Non
     for each in found:
         try:
             opened.append((each, each.layout.open(each.path, wanted)))
+        except MissingError:
+            raise
         except ValueError as error:
             if skipped is None:
                 raise _refusal(error) from error

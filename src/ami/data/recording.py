@@ -48,13 +48,17 @@ class Recording:
     truth_names: tuple[str, ...] = ()
 
 
+class MissingError(ValueError):
+    """What would read a recording is not installed: no fault of the recording."""
+
+
 def needed(module: str, what: str, extra: str) -> Any:
-    """A module of an extra; ``ValueError`` says how to get it where it is missing."""
+    """A module of an extra; ``MissingError``, a ``ValueError``, says how to get it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
         package = module.split(".")[0]
-        raise ValueError(
+        raise MissingError(
             f"{what} needs {package}, which cannot be imported ({error}); "
             f"install the extra with pip install 'openami[{extra}]'"
         ) from error

@@ -18,6 +18,7 @@ _NEAR, _FAR = 0.02, 200.0  # metres: no camera's or scanner's usual distance lie
 _WITHIN = 0.03  # of a distance: a point this near to where another frame sees something is that thing
 _GAPS = (1, 2, 4, 8, 16, 32)  # frames between two views
 _PAIRS, _EPISODES, _POINTS = 4, 8, 4096  # looked at: pairs for each gap, episodes, points of a frame
+_SAMPLED = 64  # episodes whose distances are looked at
 _BETTER = 0.1  # more points must fit before another reading of the poses is named
 _LEAST = 0.05  # of the points: where fewer are seen again, nothing can be said
 
@@ -64,12 +65,18 @@ def survey(store: Store, against: Store | None = None) -> Iterator[Finding]:
 def _distances(store: Store, name: str) -> tuple[float, float]:
     """The median distance in metres (NaN where there is none), and the share that is unknown."""
     seen = []
-    for _, arrays in each(store):
+    for number in _spread(store, _SAMPLED):
+        arrays = store.arrays(number)
         held = arrays[name][:: max(len(arrays[name]) // 16, 1)]
         seen.append((np.linalg.norm(held, axis=-1) if name == "points" else held).ravel())
     all_seen = np.concatenate(seen)
     known = all_seen[all_seen > 0]
     return float(np.median(known)) if len(known) else float("nan"), 1 - len(known) / max(len(all_seen), 1)
+
+
+def _spread(store: Store, most: int) -> list[int]:
+    """At most so many episodes, from the first to the last."""
+    return np.unique(np.linspace(0, len(store) - 1, min(len(store), most)).astype(int)).tolist()
 
 
 def _scale(name: str, usual: float, unknown: float) -> Finding:
@@ -169,8 +176,7 @@ def _share(apart: Tensor, views: _Views) -> float:
 
 def _poses(store: Store) -> Finding:
     """Are the points of one frame where another sees them?"""
-    chosen = np.unique(np.linspace(0, len(store) - 1, min(len(store), _EPISODES)).astype(int)).tolist()
-    looked = [views for number in chosen if (views := _views(store.arrays(number))) is not None]
+    looked = [views for number in _spread(store, _EPISODES) if (views := _views(store.arrays(number))) is not None]
     if not looked:
         return Finding("ok", "poses", "no episode has two frames to compare")
     as_they_are = [_fit(views, lambda pose: pose) for views in looked]
