@@ -129,6 +129,11 @@ def test_nothing_is_unpickled(tmp_path: Path, ami: Callable[..., Said]) -> None:
     assert "asks for pickle" in ami("ingest", pickled(tmp_path / "a.zarr"), "--out", tmp_path / "d").mistake
 
 
+def test_actions_keep_their_frames(tmp_path: Path, ami: Callable[..., Said]) -> None:
+    mistake = ami("ingest", pusht(tmp_path / "a.zarr"), "--fps", 5, "--out", tmp_path / "d").mistake
+    assert "was recorded frame by frame, at its own rate; leave --fps out" in mistake
+
+
 def torn_hdf5(folder: Path) -> Path:
     path = robomimic(folder.with_suffix(".hdf5"))
     path.write_bytes(path.read_bytes()[:3000])

@@ -203,6 +203,13 @@ def test_folders_that_are_no_store_are_refused(tmp_path: Path, store: Store) -> 
         ({"times": np.array([0, 1, 1, 2, 3.0])}, "times do not increase"),
         ({"video": np.zeros((5, 6, 8, 3), np.float32)}, "video is float32"),
         ({"depth": np.zeros((5, 6, 7), np.float32)}, r"depth has shape \(5, 6, 7\)"),
+        ({"depth": np.full((5, 6, 8), np.nan, np.float32)}, "depth holds NaN"),
+        ({"depth": np.full((5, 6, 8), -0.1, np.float32)}, "depth goes below 0"),
+        ({"points": np.full((5, 3, 3), np.nan, np.float32)}, "points holds NaN"),
+        ({"points": np.zeros((5, 3, 2), np.float32)}, r"points has shape \(5, 3, 2\)"),
+        ({"intrinsics": np.array([60.0, 0, 4, 3])}, "focal lengths are"),
+        ({"pose": np.tile(np.diag([1.0, -1, 1, 1]), (5, 1, 1))}, "pose of frame 0 is left-handed"),
+        ({"pose": np.tile(np.diag([1.0, 2, 1, 1]), (5, 1, 1))}, "pose of frame 0 is not rigid"),
     ],
 )
 def test_bad_episodes_cannot_be_built(changes: dict, match: str) -> None:

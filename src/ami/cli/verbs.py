@@ -119,7 +119,7 @@ class Ingest(Verb):
     paths: Positional[tuple[Path, ...]]  # files, or folders of them
     out: Path  # folder of the new store
     size: int = 64  # px on a side: pictures are cut to their middle square
-    fps: float | None = None  # frames a second; where it is not said 10 of films, and all of anything else
+    fps: float | None = None  # frames a second: where it is not said, 10 of films and clouds, all of anything else
     camera: str | None = None  # which camera of a robot, by its name; the first, if not said
     calibration: Path | None = None  # camera.json (fx, fy, cx, cy, depth_scale) of RGB-D folders that have none
     points: int = 1024  # points to keep of each cloud

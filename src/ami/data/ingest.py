@@ -55,10 +55,13 @@ def ingest(
     out, wanted, skipped = Path(out), wanted or Wanted(), []
     _refuse_used(out)
     opened = _opened(find(paths), wanted, skipped if skip_bad else None)
+    body = _together(opened)
+    if wanted.fps is not None and body.action_dim:
+        raise ValueError(f"what {body.name!r} did was recorded frame by frame, at its own rate; leave --fps out")
     staging = out.with_name(f".{out.name}.{os.getpid()}.part")
     total, done = sum(len(recording.names) for _, recording in opened), 0
     try:
-        store = Store.create(staging, _together(opened), opened[0][1].truth_names)
+        store = Store.create(staging, body, opened[0][1].truth_names)
         gathered = _Gathered(store, skipped)
         for _, recording in opened:
             for number, name in enumerate(recording.names):

@@ -21,7 +21,7 @@ class Wanted:
     """How recordings are to come in."""
 
     size: int = 64  # px on a side: of every picture the middle square, made so large
-    fps: float | None = None  # frames a second; None: 10 of a film, and all that were recorded of anything else
+    fps: float | None = None  # frames a second; None: 10 of films and clouds, all of anything else
     camera: str | None = None  # which of a robot's cameras; None: the first
     calibration: Path | None = None  # a camera.json for RGB-D folders that have none of their own
     points: int = 1024  # of each cloud
