@@ -15,6 +15,14 @@ from ami.types import Embodiment
 BODY = Embodiment("toy", 0.1, low=(-1.0, -1.0), high=(1.0, 1.0))
 
 
+def poses(frames: int, rng: np.random.Generator) -> np.ndarray:
+    """Turned by quarters, and moved."""
+    pose = np.tile(np.eye(4, dtype=np.float32), (frames, 1, 1))
+    pose[:, :3, :3] = np.stack([np.eye(3)[[1, 2, 0]], np.eye(3)[[2, 0, 1]]])[rng.integers(0, 2, frames)]
+    pose[:, :3, 3] = rng.random((frames, 3))
+    return pose
+
+
 def recording(frames: int, seed: int = 0, **changes) -> Episode:
     """Every field filled, every number its own."""
     rng = np.random.default_rng(seed)
@@ -23,7 +31,8 @@ def recording(frames: int, seed: int = 0, **changes) -> Episode:
             times=np.arange(frames) * 0.1,
             video=rng.integers(0, 256, (frames, 6, 8, 3), dtype=np.uint8),
             depth=rng.random((frames, 6, 8), dtype=np.float32),
-            pose=rng.random((frames, 4, 4), dtype=np.float32),
+            points=rng.random((frames, 3, 3), dtype=np.float32),
+            pose=poses(frames, rng),
             intrinsics=rng.random(4, dtype=np.float32),
             proprio=rng.random((frames, 3), dtype=np.float32),
             actions=rng.random((frames - 1, 2), dtype=np.float32),
@@ -81,7 +90,7 @@ def test_clips_cut_the_right_frames(store: Store) -> None:
         np.testing.assert_array_equal(clip.depth[row, :, 0, 0], whole["depth"][cut])
         np.testing.assert_array_equal(clip.actions[row], whole["actions"][first : first + 3])
         np.testing.assert_array_equal(clip.intrinsics[row], whole["intrinsics"])
-        for name in ("times", "pose", "proprio", "truth"):
+        for name in ("times", "points", "pose", "proprio", "truth"):
             np.testing.assert_array_equal(getattr(clip, name)[row], whole[name][cut])
     assert clip.video.shape == (3, 4, 1, 3, 6, 8)
     assert clip.video.flatten(0, 2).is_contiguous(memory_format=torch.channels_last)
@@ -194,6 +203,13 @@ def test_folders_that_are_no_store_are_refused(tmp_path: Path, store: Store) -> 
         ({"times": np.array([0, 1, 1, 2, 3.0])}, "times do not increase"),
         ({"video": np.zeros((5, 6, 8, 3), np.float32)}, "video is float32"),
         ({"depth": np.zeros((5, 6, 7), np.float32)}, r"depth has shape \(5, 6, 7\)"),
+        ({"depth": np.full((5, 6, 8), np.nan, np.float32)}, "depth holds NaN"),
+        ({"depth": np.full((5, 6, 8), -0.1, np.float32)}, "depth goes below 0"),
+        ({"points": np.full((5, 3, 3), np.nan, np.float32)}, "points holds NaN"),
+        ({"points": np.zeros((5, 3, 2), np.float32)}, r"points has shape \(5, 3, 2\)"),
+        ({"intrinsics": np.array([60.0, 0, 4, 3])}, "focal lengths are"),
+        ({"pose": np.tile(np.diag([1.0, -1, 1, 1]), (5, 1, 1))}, "pose of frame 0 is left-handed"),
+        ({"pose": np.tile(np.diag([1.0, 2, 1, 1]), (5, 1, 1))}, "pose of frame 0 is not rigid"),
     ],
 )
 def test_bad_episodes_cannot_be_built(changes: dict, match: str) -> None:

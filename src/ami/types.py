@@ -52,9 +52,9 @@ class Clip:
     times: Float[Tensor, "batch time"]  # seconds since the episode began
     video: UInt8[Tensor, "batch time frames 3 height width"] | None = None
     depth: Float[Tensor, "batch time frames 1 height width"] | None = None  # metres, 0 = unknown
-    points: Float[Tensor, "batch time points 3"] | None = None  # metres, camera frame
+    points: Float[Tensor, "batch time points 3"] | None = None  # metres, camera axes, (0, 0, 0) = none
     pose: Float[Tensor, "batch time 4 4"] | None = None
-    intrinsics: Float[Tensor, "batch 4"] | None = None  # fx fy cx cy, pixels
+    intrinsics: Float[Tensor, "batch 4"] | None = None  # fx fy cx cy, pixels from the corner
     proprio: Float[Tensor, "batch time proprio"] | None = None
     actions: Float[Tensor, "batch time-1 action"] | None = None  # actions[:, t] was done between steps t and t+1
     truth: Float[Tensor, "batch time truth"] | None = None  # simulator state: for measuring, never for a model

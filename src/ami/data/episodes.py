@@ -17,91 +17,19 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int, UInt8
+from jaxtyping import Int
 
 from ami import files
+from ami.data.episode import FIELDS, Episode
 from ami.types import Clip, Embodiment, LeftOut
 
 SCHEMA = 1
 _FORMAT = "ami-store"
-# For each field of an episode: how it is kept, and its shape. "gaps" are the spaces between frames.
-_FIELDS: dict[str, tuple[str, tuple[str | int, ...]]] = {
-    "times": ("<f8", ("frames",)),
-    "video": ("|u1", ("frames", "height", "width", 3)),
-    "depth": ("<f4", ("frames", "height", "width")),
-    "pose": ("<f4", ("frames", 4, 4)),
-    "intrinsics": ("<f4", (4,)),
-    "proprio": ("<f4", ("frames", "proprio")),
-    "actions": ("<f4", ("gaps", "action")),
-    "truth": ("<f4", ("frames", "truth")),
-}
-
-
-@dataclass(frozen=True, eq=False)
-class Episode:
-    """One recording at its frame rate. What was not recorded is ``None``.
-
-    ``times`` in seconds; ``depth`` in metres, 0 = unknown; ``pose`` camera to world; ``intrinsics`` fx fy cx cy in
-    pixels; ``actions[t]`` was done between frames t and t+1; ``truth`` is simulator state; ``source`` says where it
-    came from. A wrong shape, or a number that is not finite, is a ``ValueError``.
-    """
-
-    times: Float64[np.ndarray, "frames"]
-    video: UInt8[np.ndarray, "frames height width 3"] | None = None
-    depth: Float[np.ndarray, "frames height width"] | None = None
-    pose: Float[np.ndarray, "frames 4 4"] | None = None
-    intrinsics: Float[np.ndarray, "4"] | None = None
-    proprio: Float[np.ndarray, "frames proprio"] | None = None
-    actions: Float[np.ndarray, "frames-1 action"] | None = None
-    truth: Float[np.ndarray, "frames truth"] | None = None
-    source: str = ""
-
-    def __post_init__(self) -> None:
-        if self.video is not None and self.video.dtype != np.uint8:
-            raise ValueError(f"{self.name}: video is {self.video.dtype}; it must be uint8, 0 to 255")
-        frames = len(self.times)
-        if frames < 1:
-            raise ValueError(f"{self.name}: it holds no frame; an episode needs at least one")
-        sizes: dict[str | int, int] = {"frames": frames, "gaps": frames - 1}
-        for name, array in self.arrays().items():
-            wanted = _FIELDS[name][1]
-            fits = array.ndim == len(wanted) and all(
-                size == (axis if isinstance(axis, int) else sizes.setdefault(axis, size))
-                for axis, size in zip(wanted, array.shape, strict=True)
-            )
-            if not fits:
-                shape = ", ".join(str(sizes.get(axis, axis)) for axis in wanted)
-                raise ValueError(
-                    f"{self.name}: {name} has shape {array.shape}; for {frames} frames it must be ({shape})"
-                )
-            if name in ("times", "proprio", "actions") and not np.isfinite(array).all():
-                raise ValueError(f"{self.name}: {name} holds NaN or infinity; mend or leave out the episode")
-        if not (np.diff(self.times) > 0).all():
-            raise ValueError(f"{self.name}: times do not increase; they are the seconds at which frames were taken")
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """What was recorded, in the types it is kept in."""
-        held = ((name, getattr(self, name), kind) for name, (kind, _) in _FIELDS.items())
-        return {name: np.asarray(value, kind) for name, value, kind in held if value is not None}
-
-    @cached_property
-    def digest(self) -> str:
-        """sha256 of the content; ``source`` is no part of it, so the same film under two names is one film."""
-        return files.digest_arrays(self.arrays())
-
-    @property
-    def name(self) -> str:
-        """What error messages call it."""
-        return self.source or "episode"
-
-    def __len__(self) -> int:
-        return len(self.times)
 
 
 @dataclass(frozen=True)
@@ -266,7 +194,7 @@ class Store:
         return np.stack([np.repeat(chosen, counts), first], axis=1)
 
     def clips(self, index: Int[np.ndarray, "batch 2"], steps: int, frames_per_step: int = 1) -> Clip:
-        """Cut windows at (episode, first frame). A step's time, pose, proprio and truth are those of its last frame.
+        """Cut windows at (episode, first frame). Times, points, pose, proprio and truth are of a step's last frame.
 
         ``video`` is a view in which time, height and width come before colour in memory, as convolutions want it.
         With several frames to a step the actions inside a step have no place: a store with actions is refused.
@@ -292,6 +220,7 @@ class Store:
             times=times,
             video=None if video is None else video.unflatten(1, (steps, frames_per_step)).permute(0, 1, 2, 5, 3, 4),
             depth=None if depth is None else depth.unflatten(1, (steps, frames_per_step)).unsqueeze(3),
+            points=at_ends("points"),
             pose=at_ends("pose"),
             intrinsics=None if intrinsics is None else intrinsics[:, 0],
             proprio=at_ends("proprio"),
@@ -378,13 +307,13 @@ def split(store: Store, held_out: float) -> tuple[tuple[int, ...], tuple[int, ..
 def _describe(episode: Episode) -> dict[str, Any]:
     """The fields an episode holds: how one row of each is kept."""
     rows = {name: (4,) if name == "intrinsics" else array.shape[1:] for name, array in episode.arrays().items()}
-    return {name: {"dtype": _FIELDS[name][0], "shape": list(shape)} for name, shape in rows.items()}
+    return {name: {"dtype": FIELDS[name][0], "shape": list(shape)} for name, shape in rows.items()}
 
 
 def _write_rows(path: Path, name: str, episodes: Sequence[Episode]) -> None:
     """Write one field of all the episodes, one row per frame, without a second copy of it in memory."""
     shape = _describe(episodes[0])[name]["shape"]
-    header = {"descr": _FIELDS[name][0], "fortran_order": False, "shape": (sum(map(len, episodes)), *shape)}
+    header = {"descr": FIELDS[name][0], "fortran_order": False, "shape": (sum(map(len, episodes)), *shape)}
 
     def write(file: Any) -> None:
         np.lib.format.write_array_header_1_0(file, header)
