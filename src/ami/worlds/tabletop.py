@@ -150,7 +150,7 @@ def _document(things: list[Thing], rng: np.random.Generator) -> str:
     for x, y in ((1, 0), (0, 1), (-1, 0), (0, -1)):
         long = text([0.01 + HALF * abs(y), 0.01 + HALF * abs(x), RIM])
         table += f'<geom type="box" size="{long}" pos="{x * HALF} {y * HALF} 0" {slip} rgba="{text(wood[1])} 1"/>'
-    light = np.array([*rng.uniform(-0.7, 0.7, 2), -1.0])
+    light = (*rng.uniform(-0.7, 0.7, 2), -1.0)
     bodies = [_body(thing, slip, target=not number) for number, thing in enumerate(things)]
     return mjcf(room(-DEEP, tints) + table + "".join(bodies), light)
 
