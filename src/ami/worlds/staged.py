@@ -28,7 +28,7 @@ PIXEL = 0.02  # metres
 _PUSH = PIXEL / FLAT.step_seconds**2  # m/s² of a gust of one pixel per frame and frame
 EMBODIMENT = Embodiment(NAME, FLAT.step_seconds, (-GUST * _PUSH,) * 2, (GUST * _PUSH,) * 2)
 TRUTH = tuple(f"{who}_{what}" for who in "ab" for what in ("there", "x", "y", "z", "vx", "vy", "vz", "pixels"))
-_ORBIT = 0.025  # radians in azimuth for a pixel that the camera pans in the plane; 0.4 as much in elevation
+_ORBIT = 0.025  # radians in azimuth for a pixel that the camera pans in the plane
 _WALL, _ROPE = 0.06, 0.005  # metres: half of the wall's height, and of how thick the rope is
 _BOARD = 0.45  # where the screen hangs, of the way from the camera to the middle
 # The body of each outline: a kind of geom, and its sizes in radii. Each reaches a radius down, so that it rests there.
@@ -38,7 +38,7 @@ _BODIES = {
     "triangle": ("ellipsoid", (0.6, 0.6, 1.0)),
     "diamond": ("cylinder", (0.8, 1.0)),
     "cross": ("capsule", (0.5, 0.5)),
-    "ring": ("box", (0.4, 1.0, 1.0)),
+    "ring": ("box", (1.0, 0.4, 1.0)),
 }
 _BODY_OF = tuple(_BODIES[outline] for outline in OUTLINES)
 
@@ -159,10 +159,11 @@ def _upright(scene: Scenes) -> bool:
 def _setting(sides: list[Scenes], frames: int, rng: np.random.Generator, held_out: bool) -> Setting:
     scene = sides[0]
     upright, moment, (across, along) = _upright(scene), int(scene.stage.moment[0]), scene.stage.camera[0]
-    azimuth, elevation = -np.pi / 2 + rng.uniform(-0.5, 0.5), rng.uniform(*(0.14, 0.3) if upright else (0.6, 0.85))
+    azimuth, elevation = -np.pi / 2 + rng.uniform(-0.5, 0.5), rng.uniform(*(0.06, 0.18) if upright else (0.6, 0.85))
     distance, height = rng.uniform(1.15, 1.4) + 0.2 * upright, 0.58 if upright else 0.05
     since, aim = np.arange(frames) - moment, np.array([0.0, 0.0, height])
-    turn, rise = azimuth + _ORBIT * across * since, np.clip(elevation + 0.4 * _ORBIT * along * since, 0.05, 1.4)
+    climb = (0.1 if upright else 0.4) * _ORBIT * along * since  # from high above, rope and mover would overlap
+    turn, rise = azimuth + _ORBIT * across * since, np.clip(elevation + climb, 0.03, 1.4)
     away = np.stack([np.cos(rise) * np.cos(turn), np.cos(rise) * np.sin(turn), np.sin(rise)], -1)
     poses = np.stack([looking(aim + distance * each, aim) for each in away])
     return Setting(
@@ -220,7 +221,8 @@ def _furniture(scene: Scenes) -> str:
     if stage.wall[0].any():
         geoms += _box("wall", *_block(stage.wall[0], scene, 0.0, 2 * _WALL), scene.paint[0, 0])
     if stage.rope[0].any():
-        geoms += _box("rope", *_block(stage.rope[0], scene, -_ROPE, _ROPE), scene.paint[0, 1])
+        ends = stage.rope[0] - [0.0, 0.0, 0.0, 1.0]  # seen from above, what hangs is higher at its back
+        geoms += _box("rope", *_block(ends, scene, -_ROPE, _ROPE), scene.paint[0, 1])
     return geoms
 
 
