@@ -40,6 +40,10 @@ class Scenes:
     def __len__(self) -> int:
         return len(self.movers)
 
+    def rows(self, index: np.ndarray | slice) -> Scenes:
+        """Some of the films."""
+        return Scenes(self.movers.rows(index), self.stage.rows(index), self.paint[index])
+
 
 def scenes(
     principle: str, count: int, rng: np.random.Generator, *, hidden: bool, moving: bool, held_out: bool = False

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from ami.data.episodes import Episode
 from ami.types import Embodiment
@@ -34,6 +35,20 @@ _SHARES /= _SHARES.sum()
 _CHUNK = 16
 
 
+class Draw(Protocol):
+    """Films of the same scenes before the same backgrounds. Each outcome is (whose furniture, whose movers)."""
+
+    def __call__(
+        self,
+        sides: tuple[Scenes, ...],
+        frames: int,
+        rng: np.random.Generator,
+        *,
+        outcomes: tuple[tuple[int, int], ...] = ((0, 0),),
+        held_out: bool = False,
+    ) -> UInt8[np.ndarray, "outcomes films frames 64 64 3"]: ...
+
+
 def draw(
     sides: tuple[Scenes, ...],
     frames: int,
@@ -43,7 +58,7 @@ def draw(
     gusts: np.ndarray | None = None,
     held_out: bool = False,
 ) -> UInt8[np.ndarray, "outcomes films frames 64 64 3"]:
-    """Films of the same scenes before the same backgrounds. Each outcome is (whose furniture, whose movers)."""
+    """Drawn flat, as they are simulated; ``gusts`` move all alike."""
     count = len(sides[0])
     places = [paths(side.movers, side.stage, frames, gusts)[0] for side in sides]
     drawn = np.empty((len(outcomes), count, frames, SIZE, SIZE, 3), np.uint8)
@@ -103,7 +118,14 @@ class Quadruplets:
 
 
 def quadruplets(
-    principle: str, count: int, seed: int | Sequence[int], *, hidden: bool, moving: bool, held_out: bool = False
+    principle: str,
+    count: int,
+    seed: int | Sequence[int],
+    *,
+    hidden: bool,
+    moving: bool,
+    held_out: bool = False,
+    draw: Draw = draw,
 ) -> Quadruplets:
     """``count`` quadruplets, two pairs each: any number of them from a seed."""
     rng = np.random.default_rng(seed)
@@ -129,25 +151,33 @@ def experience(
     Float[np.ndarray, "films frames truth"],
 ]:
     """Films of what can happen, of every kind, with the gusts that were made in them and their truth."""
-    kinds = rng.choice(len(PRINCIPLES) + 1, count, p=_SHARES)
     video = np.empty((count, frames, SIZE, SIZE, 3), np.uint8)
     gusts = np.zeros((count, frames - 1, 2))
     told = np.empty((count, frames, len(TRUTH)), np.float32)
-    for rows, side in _possible(kinds, frames, rng):
-        if not side.stage.moment.any():
-            gusts[rows] = _gusts(len(rows), frames, rng)
-        video[rows] = draw((side,), frames, rng, gusts=gusts[rows])[0]
-        told[rows] = truth(side, frames, gusts[rows])
-    for _ in range(2):  # the camera blinks, now and then
-        blinks = np.flatnonzero(rng.random(count) < 0.4)
-        video[blinks, rng.integers(1, frames, len(blinks))] = GREY
+    for rows, side, blown in possible(count, frames, rng):
+        gusts[rows], video[rows] = blown, draw((side,), frames, rng, gusts=blown)[0]
+        told[rows] = truth(side, frames, blown)
+    video[blinks(count, frames, rng)] = GREY
     return video, gusts, told
 
 
-def _possible(
-    kinds: Int[np.ndarray, "films"], frames: int, rng: np.random.Generator
-) -> Iterator[tuple[Int[np.ndarray, "some"], Scenes]]:
-    """Which films are of one kind in one condition, and their scenes: side A or B, at any moment, before no screen."""
+def blinks(count: int, frames: int, rng: np.random.Generator) -> Bool[np.ndarray, "films frames"]:
+    """Where the camera blinks, now and then."""
+    closed = np.zeros((count, frames), bool)
+    for _ in range(2):
+        some = np.flatnonzero(rng.random(count) < 0.4)
+        closed[some, rng.integers(1, frames, len(some))] = True
+    return closed
+
+
+def possible(
+    count: int, frames: int, rng: np.random.Generator
+) -> Iterator[tuple[Int[np.ndarray, "some"], Scenes, Float[np.ndarray, "some gaps 2"]]]:
+    """What ``count`` films of what can happen show, some at a time: which films, their scenes, and the gusts in them.
+
+    Those of one principle are side A or B, at any moment, before no screen.
+    """
+    kinds = rng.choice(len(PRINCIPLES) + 1, count, p=_SHARES)
     for kind, principle in enumerate(PRINCIPLES):
         rows = np.flatnonzero(kinds == kind)
         moves = rng.random(len(rows)) < 0.5
@@ -159,14 +189,11 @@ def _possible(
             for side, part in zip(sides, (slice(0, half), slice(half, None)), strict=True):
                 side = replace(side, stage=replace(side.stage, moment=moment))
                 if len(some[part]):
-                    yield some[part], _rows(side, part)
+                    yield some[part], side.rows(part), np.zeros((len(some[part]), frames - 1, 2))
     rest = np.flatnonzero(kinds >= len(PRINCIPLES))
     if len(rest):
-        yield rest, free(len(rest), rng)
-
-
-def _rows(scene: Scenes, part: slice) -> Scenes:
-    return Scenes(scene.movers.rows(part), scene.stage.rows(part), scene.paint[part])
+        scene = free(len(rest), rng)
+        yield rest, scene, _gusts(len(rest), frames, rng)
 
 
 def _gusts(count: int, frames: int, rng: np.random.Generator) -> np.ndarray:

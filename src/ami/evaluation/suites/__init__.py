@@ -1,7 +1,18 @@
 """Every suite of questions, by name. Each is frozen: other questions get another name."""
 
 from ami.evaluation.benchmark import Benchmark, Suite
-from ami.evaluation.suites import control, guarded, hidden, iphyre, layout, physics, published, tasks, ways
+from ami.evaluation.suites import (
+    control,
+    guarded,
+    hidden,
+    iphyre,
+    layout,
+    physics,
+    physics_3d,
+    published,
+    tasks,
+    ways,
+)
 from ami.evaluation.suites.real import TASKS, RealFilms
 from ami.evaluation.suites.recognition import DrawnFilms
 from ami.evaluation.suites.splice import KINDS, Splice
@@ -25,6 +36,7 @@ SUITES: dict[str, Suite] = {
         *guarded.SUITES,
         *tasks.SUITES,
         *physics.SUITES,
+        *physics_3d.SUITES,
         *hidden.SUITES,
         Suite("reason", (*physics.ASKED, *hidden.ASKED)),
         *published.SUITES,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,7 +15,7 @@ from ami.evaluation.benchmark import Asking, Suite
 from ami.evaluation.suites.pairs import PairsBenchmark
 from ami.evaluation.violation import Twins
 from ami.reasoning.rules import Stepwise
-from ami.types import Clip, WorldModel
+from ami.types import Clip, Embodiment, WorldModel
 from ami.worlds import violations
 from ami.worlds.scenes import PRINCIPLES
 
@@ -21,10 +23,14 @@ _TOGETHER = 50  # quadruplets that are held in memory at once
 _ORDINARY = 300  # possible films without twins
 _APART = 1_000_003  # from the seeds of training
 
+Films = UInt8[np.ndarray, "films frames 64 64 3"]
+
 
 @dataclass(frozen=True)
-class Drawn:
-    """Quadruplets of AMI's own physical world; ``held_out``: with shapes, hues and cameras that training never saw."""
+class Matched(ABC):
+    """Quadruplets of a physical world; ``held_out``: with shapes, hues and cameras that training never saw."""
+
+    body: ClassVar[Embodiment]
 
     principles: tuple[str, ...] = PRINCIPLES
     hidden: tuple[bool, ...] = (False, True)
@@ -41,9 +47,18 @@ class Drawn:
             "so no sum over frames or over neighbouring frames can tell them apart.",
         )
 
+    @abstractmethod
+    def artist(self) -> violations.Draw:
+        """Who draws this world."""
+
+    @abstractmethod
+    def possible(self, count: int, rng: np.random.Generator) -> Films:
+        """Films of what can happen as training has them, in which no wind blows; at most ``count``."""
+
     def twins(self, model: WorldModel, n: int, asking: Asking) -> Iterator[Twins]:
-        """``n`` pairs, half as many quadruplets, in each cell; the model has to know the embodiment ``physics``."""
-        knows(model)
+        """``n`` pairs, half as many quadruplets, in each cell; the model has to know this world's embodiment."""
+        knows(model, self.body.name)
+        draw = self.artist()
         cells = [(p, h, m) for h in self.hidden for m in self.moving for p in self.principles]
         for place, (principle, hidden, moving) in enumerate(cells):
             asking.tell("drawing and judging films", place, len(cells))
@@ -51,44 +66,56 @@ class Drawn:
                 count = min(_TOGETHER, (n + 1) // 2 - first)
                 seed = [_APART + asking.seed, 1 + self.held_out, place + 1, first + 1]
                 drawn = violations.quadruplets(
-                    principle, count, seed, hidden=hidden, moving=moving, held_out=self.held_out
+                    principle, count, seed, hidden=hidden, moving=moving, held_out=self.held_out, draw=draw
                 )
-                yield _twins(drawn, principle, hidden, moving, first)
+                yield self._twins(drawn, principle, hidden, moving, first)
         asking.tell("drawing and judging films", len(cells), len(cells))
 
     def ordinary(self, model: WorldModel, asking: Asking) -> tuple[Clip, ...]:
         """Possible films as training has them, but none of those that it had."""
-        rng = np.random.default_rng([_APART + asking.seed, 3])
-        video, gusts, _ = violations.experience(_ORDINARY, rng)
-        return (_clip(video[~gusts.any((1, 2))]),)
+        return (self._clip(self.possible(_ORDINARY, np.random.default_rng([_APART + asking.seed, 3]))),)
 
-
-def knows(model: WorldModel) -> None:
-    """``ValueError`` for a model that has not learned this world."""
-    if violations.EMBODIMENT.name not in model.embodiments:
-        raise ValueError(
-            f"this model does not know '{violations.EMBODIMENT.name}' but {', '.join(sorted(model.embodiments))}; "
-            "train one on what `ami collect physics` records"
+    def _twins(self, drawn: violations.Quadruplets, principle: str, hidden: bool, moving: bool, first: int) -> Twins:
+        films, count = drawn.films, len(drawn.moment)
+        return Twins(
+            self._clip(np.concatenate([films[0, 0], films[1, 1]])),
+            self._clip(np.concatenate([films[0, 1], films[1, 0]])),
+            principle,
+            tuple(range(first, first + count)) * 2,
+            f"{'occluded' if hidden else 'visible'}/{'moving' if moving else 'fixed'}",
+            tuple(drawn.moment.tolist()) * 2,
         )
 
-
-def _twins(drawn: violations.Quadruplets, principle: str, hidden: bool, moving: bool, first: int) -> Twins:
-    films, count = drawn.films, len(drawn.moment)
-    return Twins(
-        _clip(np.concatenate([films[0, 0], films[1, 1]])),
-        _clip(np.concatenate([films[0, 1], films[1, 0]])),
-        principle,
-        tuple(range(first, first + count)) * 2,
-        f"{'occluded' if hidden else 'visible'}/{'moving' if moving else 'fixed'}",
-        tuple(drawn.moment.tolist()) * 2,
-    )
+    def _clip(self, video: Films) -> Clip:
+        """Films without actions: nobody says that no wind blew, and none did."""
+        pictures = torch.from_numpy(video).movedim(-1, 2)[:, :, None].contiguous()
+        times = torch.arange(video.shape[1]) * self.body.step_seconds
+        return Clip(self.body.name, times.expand(len(video), -1), pictures)
 
 
-def _clip(video: UInt8[np.ndarray, "films frames 64 64 3"]) -> Clip:
-    """Films without actions: nobody says that no wind blew, and none did."""
-    pictures = torch.from_numpy(video).movedim(-1, 2)[:, :, None].contiguous()
-    times = torch.arange(video.shape[1]) * violations.EMBODIMENT.step_seconds
-    return Clip(violations.EMBODIMENT.name, times.expand(len(video), -1), pictures)
+@dataclass(frozen=True)
+class Drawn(Matched):
+    """Of AMI's own flat world."""
+
+    body = violations.EMBODIMENT
+
+    def artist(self) -> violations.Draw:
+        """NumPy."""
+        return violations.draw
+
+    def possible(self, count: int, rng: np.random.Generator) -> Films:
+        """As many as have no wind."""
+        video, gusts, _ = violations.experience(count, rng)
+        return video[~gusts.any((1, 2))]
+
+
+def knows(model: WorldModel, world: str = violations.EMBODIMENT.name) -> None:
+    """``ValueError`` for a model that has not learned this world."""
+    if world not in model.embodiments:
+        raise ValueError(
+            f"this model does not know '{world}' but {', '.join(sorted(model.embodiments))}; "
+            f"train one on what `ami collect {world}` records"
+        )
 
 
 ASKED = ((PairsBenchmark("physics", Drawn(), Stepwise()), 300),)

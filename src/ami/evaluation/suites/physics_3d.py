@@ -1,0 +1,40 @@
+"""Could this have happened in a room? The same questions of films that have depth, drawn by MuJoCo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ami.evaluation.benchmark import Suite
+from ami.evaluation.suites.pairs import PairsBenchmark
+from ami.evaluation.suites.physics import Films, Matched
+from ami.reasoning.rules import Stepwise
+from ami.worlds import staged
+from ami.worlds.violations import Draw
+
+
+@dataclass(frozen=True)
+class Staged(Matched):
+    """Of the world ``physics-3d``; ``ValueError`` where ``mujoco`` is not installed."""
+
+    body = staged.EMBODIMENT
+
+    def artist(self) -> Draw:
+        """MuJoCo."""
+        return staged.Studio().draw
+
+    def possible(self, count: int, rng: np.random.Generator) -> Films:
+        """As many as have no wind."""
+        return staged.experience(count, rng)
+
+
+SUITES = (
+    Suite(
+        "physics-3d",
+        (
+            (PairsBenchmark("physics-3d", Staged(), Stepwise()), 300),
+            (PairsBenchmark("physics-3d-held-out", Staged(held_out=True), Stepwise()), 300),
+        ),
+    ),
+)
