@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import memories
-from ami.memory import database, nearest, retention
+from ami.memory import nearest, retention, sqlite
 from ami.memory.episodic import About, Memory
 from ami.memory.exchange import bring_in, export
 from ami.memory.moment import Moment, Where
@@ -108,7 +108,7 @@ def test_recall_is_brute_force_under_bounds(filled, where: Where, asked: int, to
     )
     with Memory.open(folder) as memory:
         found = memory.recall(question, top, where, exact=exact)
-        assert sorted(memory.numbers(where)) == sorted(k for _, k in true)
+        assert sorted(memory.rows(where).numbers.tolist()) == sorted(k for _, k in true)
     assert [each.number for each in found] == [k for _, k in true[:top]]
     assert [each.distance for each in found] == pytest.approx([d for d, _ in true[:top]], rel=1e-5)
     assert all(same(each.moment, made[each.number - 1]) for each in found)
@@ -132,7 +132,12 @@ def test_a_sketch_finds_nearly_all_and_never_what_is_not_allowed(kind: str, tmp_
     if kind == "on a surface":
         vectors = np.sin(rng.normal(size=(count + 20, 3)) @ rng.normal(size=(3, dim)))
     rows = Rows(
-        np.arange(count), np.zeros(count), np.zeros((count, 3)), np.zeros(count, np.int32), vectors[:count].astype("f2")
+        np.arange(count),
+        np.zeros(count),
+        np.zeros((count, 3)),
+        np.zeros((count, 3)),
+        np.zeros(count, np.int32),
+        vectors[:count].astype("f2"),
     )
     part = Part.build(rows, torch.Generator().manual_seed(0))
     assert part.sketch is not None
@@ -153,7 +158,7 @@ def test_everything_is_searched_without_faiss(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "faiss", None)
     monkeypatch.setattr(nearest, "_FEW", 10)
     vectors = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float16)
-    rows = Rows(np.arange(50), np.zeros(50), np.zeros((50, 3)), np.zeros(50, np.int32), vectors)
+    rows = Rows(np.arange(50), np.zeros(50), np.zeros((50, 3)), np.zeros((50, 3)), np.zeros(50, np.int32), vectors)
     part = Part.build(rows, torch.Generator())
     assert part.sketch is None
     assert part.candidates(vectors[7].astype(np.float32), 1, None, exact=False).tolist() == [7]
@@ -343,11 +348,11 @@ def test_what_is_not_a_memory_is_refused(tmp_path: Path) -> None:
         Memory.open(tmp_path / "none")
     with pytest.raises(ValueError, match=r"has no memory\.sqlite"):
         Memory.open(tmp_path)
-    (tmp_path / database.NAME).write_text("this is no database at all")
+    (tmp_path / sqlite.NAME).write_text("this is no database at all")
     with pytest.raises(ValueError, match="not a SQLite database"):
         Memory.open(tmp_path)
-    (tmp_path / database.NAME).unlink()
-    sqlite3.connect(tmp_path / database.NAME).execute("CREATE TABLE t (x)").connection.close()
+    (tmp_path / sqlite.NAME).unlink()
+    sqlite3.connect(tmp_path / sqlite.NAME).execute("CREATE TABLE t (x)").connection.close()
     with pytest.raises(ValueError, match="a database of something else"):
         Memory.open(tmp_path, write=True)
     with pytest.raises(ValueError, match="not empty"):
@@ -357,7 +362,7 @@ def test_what_is_not_a_memory_is_refused(tmp_path: Path) -> None:
 def test_schemas_go_up_and_never_down(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Memory.create(folder, ABOUT) as memory:
         memory.append(moments(3))
-    monkeypatch.setattr(database, "MIGRATIONS", (*database.MIGRATIONS, "ALTER TABLE moments ADD COLUMN smell TEXT"))
+    monkeypatch.setattr(sqlite, "MIGRATIONS", (*sqlite.MIGRATIONS, "ALTER TABLE moments ADD COLUMN smell TEXT"))
     with pytest.raises(ValueError, match="any verb that writes to it brings it here"):
         Memory.open(folder)
     with Memory.open(folder, write=True) as memory:
@@ -373,7 +378,7 @@ def test_schemas_go_up_and_never_down(folder: Path, monkeypatch: pytest.MonkeyPa
 def test_a_damaged_page_is_said_and_the_rest_stays(folder: Path) -> None:
     with Memory.create(folder, ABOUT) as memory:
         memory.append([replace(each, source="x" * 300) for each in moments(400)])
-    path = folder / database.NAME
+    path = folder / sqlite.NAME
     held = bytearray(path.read_bytes())
     flipped = bytes(held).index(b"x" * 300)
     held[flipped + 5] ^= 1
