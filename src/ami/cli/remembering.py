@@ -60,7 +60,7 @@ class Remember(Heavy):
         finally:
             if memory is not None:
                 memory.close()
-        return Outcome(held, lines(f"{added} moments added; {held['moments']} are in {memory.name}"))
+        return Outcome(held, lines(f"{added} moments added; {held['moments']} are in {held['memory']}"))
 
     @property
     def writes(self) -> str:

@@ -1,11 +1,11 @@
-"""What a memory asks of the database that it is kept in: whatever that is, the tables and most questions are the same."""
+"""What a memory asks of the database that it is kept in; the tables, and most questions, are the same in all."""
 
 from __future__ import annotations
 
 import json
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Self
 
@@ -95,6 +95,10 @@ class Database(ABC):
     def many(self, sql: str, values: Iterable[Sequence[object]]) -> int:
         """Do the same for each of many values; how many rows were changed."""
 
+    @abstractmethod
+    def do(self, sql: str) -> None:
+        """What has no answer."""
+
     def latent(self, held: bytes) -> object:
         """A latent's 16-bit numbers as a value of SQL."""
         return held
@@ -139,7 +143,7 @@ class Database(ABC):
         named = [(int(number),) for number in set(numbers)]
         self.many("DELETE FROM thumbnails WHERE moment = ?", named)
         gone = self.many("DELETE FROM moments WHERE number = ?", named)
-        self.many("DELETE FROM episodes WHERE number NOT IN (SELECT episode FROM moments)", [()])
+        self.do("DELETE FROM episodes WHERE number NOT IN (SELECT episode FROM moments)")
         return gone
 
     def replace_latents(self, moments: Iterable[tuple[int, Moment]]) -> None:
@@ -152,7 +156,7 @@ class Database(ABC):
         self.many("UPDATE moments SET latent = ?, checksum = ? WHERE number = ?", rows)
 
     def read(self, *, after: int = 0, limit: int = 1, numbers: Sequence[int] = ()) -> list[tuple[int, Moment]]:
-        """Moments with their numbers: those named or, in their order, at most ``limit`` whose numbers are above ``after``.
+        """Moments with their numbers: those named or, in their order, at most ``limit`` that came after one.
 
         Each is checked against what was written.
         """
@@ -262,6 +266,7 @@ class Index(ABC):
     def pool(self) -> int:
         """How many moments it points to for a question; 0 where all are looked at."""
 
+    @abstractmethod
     def tidy(self) -> None:
         """Delete what it does not need any more, when the transaction that saw to that is over."""
 

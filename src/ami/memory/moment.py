@@ -19,10 +19,10 @@ class Moment:
     """One step of the past: what was perceived, when, where, in which episode, and what it looked like.
 
     ``time`` is in seconds on a clock that the writer chooses, the same for all of a memory. ``place`` is x y z in
-    metres in a frame that all of its episodes share; ``turn`` says how the camera was turned there, the axis of its
-    rotation to that frame times the angle in radians (:func:`posed` makes both of a pose). ``surprise`` is a number that
-    is larger where less was expected; its unit is the writer's. ``thumbnail`` is the bytes of a PNG or JPEG file. What
-    is not known is ``None``.
+    metres in a frame that all of its episodes share; ``turn`` is how the camera was turned there: the axis of its
+    rotation into that frame, times the angle in radians (:func:`posed` makes both of a pose). ``surprise`` is a number
+    that is larger where less was expected; its unit is the writer's. ``thumbnail`` is the bytes of a PNG or JPEG file.
+    What is not known is ``None``.
     """
 
     latent: Float[np.ndarray, "dim"]

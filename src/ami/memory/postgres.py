@@ -6,35 +6,24 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import socket
-import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-import numpy as np
 import psycopg  # pyright: ignore[reportMissingImports] (an extra)
-from jaxtyping import Float
-from psycopg import pq, sql  # pyright: ignore[reportMissingImports]
-from psycopg.adapt import Dumper, Loader  # pyright: ignore[reportMissingImports]
+from psycopg import sql  # pyright: ignore[reportMissingImports]
 
-from ami.memory.database import BEGUN, COLUMNS, Database, Index, to_rows
-from ami.memory.moment import LONGEST, Where
-from ami.memory.nearest import Rows
+from ami.memory.database import BEGUN, Database
+from ami.memory.pgvector import Half, ServerIndex, teach
 
 _OURS = "AMI memory, schema "  # the comment on a schema of the database: whose it is
 _APPLICATION = int.from_bytes(b"AMIm", "big")  # the high half of the number of the writer's lock
 _WAIT = 30  # seconds that are waited for a reader to let go
-_FEW, _WIDEST = (
-    16384,
-    4000,
-)  # rows that are always searched exactly; numbers in a latent that pgvector makes an index of
-_LIST = 200, 1000  # the least, and the most, candidates that its index keeps in mind during a search
-# Each entry brings a memory from the schema of its position to the next. Never change one that was released: add another.
+# Each entry brings a memory from the schema of its position to the next; one that was released is never changed.
 MIGRATIONS: tuple[str, ...] = (
     """
     CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -51,40 +40,22 @@ MIGRATIONS: tuple[str, ...] = (
 )
 
 
-class _Half(bytes):
-    """A latent's 16-bit numbers, the low byte of each first."""
-
-
-class _HalfDumper(Dumper):
-    format = pq.Format.BINARY
-
-    def dump(self, obj: _Half) -> bytes:
-        return struct.pack(">HH", len(obj) // 2, 0) + np.frombuffer(obj, "<u2").astype(">u2").tobytes()
-
-
-class _HalfLoader(Loader):
-    format = pq.Format.BINARY
-
-    def load(self, data: Any) -> bytes:
-        return np.frombuffer(data, ">u2", offset=4).astype("<u2").tobytes()
-
-
 class Postgres(Database):
-    """A schema of a database. The server's own log and its backups are its administrator's: nothing here erases them."""
+    """A schema of a database. The server's own log and its backups are its administrator's, and are not erased."""
 
     def __init__(self, name: str, connection: Any, write: bool) -> None:
         """Use :meth:`open`."""
         self.name, self._connection, self._write = name, connection, write
-        (oid,) = connection.execute("SELECT 'halfvec'::regtype::oid").fetchone()
-        connection.adapters.register_dumper(_Half, type("_Known", (_HalfDumper,), {"oid": oid}))
-        connection.adapters.register_loader(oid, _HalfLoader)
+        teach(connection)
 
     @classmethod
     def called(cls, where: str) -> str:
         """Without a password."""
         url = urlsplit(where)
         query = "&".join(part for part in url.query.split("&") if part and not part.startswith("password="))
-        return url._replace(netloc=re.sub(":[^@]*@", "@", url.netloc), query=query, fragment=_schema(where)).geturl()
+        user, at, host = url.netloc.rpartition("@")
+        netloc = user.partition(":")[0] + at + host
+        return url._replace(netloc=netloc, query=query, fragment=_schema(where)).geturl()
 
     @classmethod
     def create(cls, where: str, about: Mapping[str, object]) -> None:
@@ -176,96 +147,13 @@ class Postgres(Database):
             cursor.executemany(sql.replace("?", "%s"), values)
             return max(cursor.rowcount, 0)
 
-    def run(self, sql: str) -> None:
+    def do(self, sql: str) -> None:
         """What has no answer."""
         self._connection.execute(sql)
 
-    def latent(self, held: bytes) -> _Half:
+    def latent(self, held: bytes) -> Half:
         """As pgvector's ``halfvec``."""
-        return _Half(held)
-
-
-class ServerIndex(Index):
-    """The server searches: exactly, or where moments are many through pgvector's graph (HNSW; Malkov and Yashunin 2018).
-
-    Bounds are part of the question. Where the graph finds too few within them, all that they allow are looked at.
-    """
-
-    def __init__(self, database: Postgres, dim: int) -> None:
-        self._database, self._dim = database, dim
-
-    def candidates(self, question: Float[np.ndarray, "dim"], pool: int, where: Where, exact: bool) -> Rows:
-        """In the server's order."""
-        bounds, values = _bounds(where)
-        query = f"SELECT {COLUMNS} FROM moments WHERE {bounds} ORDER BY latent::"
-        if not exact and self._built():
-            self._database.run(f"SET LOCAL hnsw.ef_search = {self._list(pool)}")
-            self._database.run("SET LOCAL hnsw.iterative_scan = relaxed_order")
-            half = _Half(question.clip(-LONGEST, LONGEST).astype("<f2").tobytes())
-            found = self._database.ask(f"{query}halfvec({self._dim}) <-> ? LIMIT ?", (*values, half, pool))
-            if len(found) == pool:
-                return to_rows(found, self._dim)
-        # The graph is of halves: of whole numbers it cannot be asked.
-        whole = json.dumps(question.astype(np.float64).tolist())
-        return to_rows(self._database.ask(f"{query}vector <-> ?::vector LIMIT ?", (*values, whole, pool)), self._dim)
-
-    def rows(self, where: Where) -> Rows:
-        """In pages, as they are read from the tables."""
-        bounds, values = _bounds(where)
-        return self._database.columns(self._dim, bounds=bounds, values=values)
-
-    def due(self) -> bool:
-        """Once, when moments have become many; from then on the server follows by itself."""
-        return self._database.told("last") > _FEW and self._dim <= _WIDEST and not self._built()
-
-    def grow(self) -> None:
-        """The first time is like any other."""
-        self.sort()
-
-    def sort(self) -> None:
-        """Build the graph, if there are many."""
-        self.clear()
-        if self._database.count() > _FEW and self._dim <= _WIDEST:
-            of = f"(latent::halfvec({self._dim})) halfvec_l2_ops"
-            self._database.run(f"CREATE INDEX moments_by_likeness ON moments USING hnsw ({of})")
-
-    def clear(self) -> None:
-        """Drop the graph."""
-        self._database.run("DROP INDEX IF EXISTS moments_by_likeness")
-
-    def forget(self, numbers: Iterable[int]) -> None:
-        """The server does."""
-
-    def wrong(self) -> list[str]:
-        """Nothing that can be asked for."""
-        return []
-
-    def pool(self) -> int:
-        """What the graph keeps in mind for the five that are asked for by default."""
-        return self._list(0) if self._built() else 0
-
-    def _list(self, pool: int) -> int:
-        return min(max(2 * pool, _LIST[0]), _LIST[1])
-
-    def _built(self) -> bool:
-        return self._database.ask("SELECT to_regclass('moments_by_likeness') IS NOT NULL")[0][0]
-
-
-def _bounds(where: Where) -> tuple[str, list[object]]:
-    """What ``where`` allows, in SQL; a place that is NULL is not near anything."""
-    said, values = ["true"], []
-    if where.since is not None:
-        said, values = [*said, "time >= ?"], [*values, where.since]
-    if where.until is not None:
-        said, values = [*said, "time <= ?"], [*values, where.until]
-    if where.near is not None:
-        x, y, z, radius = map(float, where.near)
-        said.append("(x - ?) * (x - ?) + (y - ?) * (y - ?) + (z - ?) * (z - ?) <= ?")
-        values += [x, x, y, y, z, z, radius**2]
-    if where.episodes is not None:
-        said.append("episode IN (SELECT number FROM episodes WHERE name = ANY(?))")
-        values.append(list(where.episodes))
-    return " AND ".join(said), values
+        return Half(held)
 
 
 def _schema(where: str) -> str:
@@ -331,8 +219,8 @@ def _prepare(connection: Any, name: str, schema: str, write: bool) -> None:
         raise ValueError(f"{name} has schema {number}, this AMI reads up to {len(MIGRATIONS)}; install a newer AMI")
     if number < len(MIGRATIONS) and not write:
         raise ValueError(
-            f"{name} has schema {number}, older than this AMI's {len(MIGRATIONS)}; any verb that writes to it brings it "
-            "here, ami memory prune say"
+            f"{name} has schema {number}, older than this AMI's {len(MIGRATIONS)}; any verb that writes to it brings "
+            "it here, ami memory prune say"
         )
     _find(connection, schema)
     connection.isolation_level, connection.read_only = psycopg.IsolationLevel.REPEATABLE_READ, not write
@@ -356,8 +244,8 @@ def _lock(connection: Any, name: str, schema: str) -> None:
     """
     who = connection.execute(query, (_APPLICATION, oid)).fetchone() or ("unknown",)
     raise ValueError(
-        f"{name} is being written by another ({who[0]}), and a memory has one writer at a time; wait for it, or open it "
-        "for reading"
+        f"{name} is being written by another ({who[0]}), and a memory has one writer at a time; wait for it, or open "
+        "it for reading"
     )
 
 

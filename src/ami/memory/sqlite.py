@@ -211,6 +211,10 @@ class SQLite(Database):
         """Do the same for each of many values; how many rows were changed."""
         return max(self._connection.executemany(sql, values).rowcount, 0)
 
+    def do(self, sql: str) -> None:
+        """What has no answer."""
+        self._connection.execute(sql)
+
 
 @contextmanager
 def _explained(folder: Path) -> Iterator[None]:
