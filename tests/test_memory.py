@@ -1,13 +1,9 @@
 """What was remembered is found, under its bounds and no others, wherever it is kept; nothing is lost to a kill."""
 
 import math
-import multiprocessing
 import os
-import signal
 import sys
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -170,30 +166,7 @@ def test_of_copies_the_latest_stays(place: str) -> None:
 
 def test_no_acknowledged_moment_is_lost_to_kills(place: str) -> None:
     Memory.create(place, memories.ABOUT).close()
-    rng, acknowledged, context = np.random.default_rng(0), 0, multiprocessing.get_context("fork")
-    for _ in range(int(os.environ.get("AMI_KILLS", "12"))):
-        ours, theirs = context.Pipe(duplex=False)
-        writer = context.Process(target=memories.write, args=(place, theirs))
-        writer.start()
-        theirs.close()
-        acknowledged = ours.recv()
-        time.sleep(rng.random() * 0.05)
-        writer.kill()
-        with suppress(EOFError):
-            while True:
-                acknowledged = ours.recv()
-        writer.join()
-        assert writer.exitcode == -signal.SIGKILL
-        began = time.process_time()
-        with memories.free(place) as memory:
-            assert time.process_time() - began < 1
-            assert len(memory) >= acknowledged
-            assert memory.check() == []
-    with Memory.open(place) as memory:
-        for k, (_, each) in enumerate(memory.moments()):
-            assert memories.same(each, memories.moment(k))
-        assert k + 1 >= acknowledged
-        assert memory.recall(memories.moment(7).latent, 1)[0].number == 8
+    assert max(memories.kill(place, 12)) < 1
 
 
 def test_the_second_writer_is_refused(place: str) -> None:

