@@ -21,7 +21,9 @@ _WHOLE = f"""
     SELECT moments.number, {_SAID}, latent, checksum, picture, episodes.name
     FROM moments JOIN episodes ON episodes.number = episode LEFT JOIN thumbnails ON moment = moments.number
 """
-BEGUN: dict[str, object] = {"last": 0, "parts": []}  # the number last given, and the parts of the index
+# What is kept beside the moments, so that no step takes longer where they are many: how many there are, the number that
+# was given last, and the parts of the index.
+BEGUN: dict[str, object] = {"count": 0, "last": 0, "parts": []}
 COLUMNS = "number, time, x, y, z, a, b, c, episode, latent"  # what is searched, in the order of ``to_rows``
 
 
@@ -119,10 +121,7 @@ class Database(ABC):
 
     def insert(self, moments: Sequence[Moment]) -> list[int]:
         """Add moments; their numbers, which are never given twice: a deleted one is not found under another's."""
-        episodes = self.episodes()
-        new = sorted({moment.episode for moment in moments} - set(episodes))
-        episodes |= {name: number for number, name in enumerate(new, start=max(episodes.values(), default=0) + 1)}
-        self.many("INSERT INTO episodes VALUES (?, ?)", [(episodes[name], name) for name in new])
+        episodes = {name: self._episode(name) for name in sorted({moment.episode for moment in moments})}
         first = self.told("last") + 1
         rows = []
         for number, moment in enumerate(moments, start=first):
@@ -135,7 +134,7 @@ class Database(ABC):
         self.many(f"INSERT INTO moments (number, {_SAID}, latent, checksum) VALUES ({_marks(13)})", rows)
         pictures = [(number, each.thumbnail) for number, each in enumerate(moments, start=first) if each.thumbnail]
         self.many("INSERT INTO thumbnails VALUES (?, ?)", pictures)
-        self.set_about({"last": first + len(moments) - 1})
+        self.set_about({"last": first + len(moments) - 1, "count": self.count() + len(moments)})
         return list(range(first, first + len(moments)))
 
     def delete(self, numbers: Iterable[int]) -> int:
@@ -144,6 +143,7 @@ class Database(ABC):
         self.many("DELETE FROM thumbnails WHERE moment = ?", named)
         gone = self.many("DELETE FROM moments WHERE number = ?", named)
         self.do("DELETE FROM episodes WHERE number NOT IN (SELECT episode FROM moments)")
+        self.set_about({"count": self.count() - gone})
         return gone
 
     def replace_latents(self, moments: Iterable[tuple[int, Moment]]) -> None:
@@ -191,13 +191,21 @@ class Database(ABC):
 
     def count(self) -> int:
         """How many moments there are."""
-        return self.ask("SELECT count(*) FROM moments")[0][0]
+        return self.told("count")
 
     def counted(self) -> dict[str, int | float | None]:
         """How much there is, and from when to when."""
         query = "SELECT count(*), count(DISTINCT episode), min(time), max(time), count(x) FROM moments"
         names = "moments", "episodes", "since", "until", "with_place"
         return dict(zip(names, self.ask(query)[0], strict=True))
+
+    def _episode(self, name: str) -> int:
+        """An episode's number, given to it now where it has none."""
+        if known := self.ask("SELECT number FROM episodes WHERE name = ?", (name,)):
+            return known[0][0]
+        ((number,),) = self.ask("SELECT coalesce(max(number), 0) + 1 FROM episodes")
+        self.many("INSERT INTO episodes VALUES (?, ?)", [(number, name)])
+        return number
 
     def episodes(self) -> dict[str, int]:
         """Each episode's number."""
