@@ -8,7 +8,7 @@ Gaussian and the hardest there is: nothing is near anything. *Found* is the shar
 filled, closed, and opened anew in a process of its own, whose memory is the most that it held while it was asked; of a
 server, what all its processes do and hold is counted. ``--kills N`` ends a writing process so many times by SIGKILL,
 and looks for every moment that was acknowledged. ``--steps N`` lives through so many steps: each is remembered, durable
-before the next, and each tenth asks; it prints what a step takes, all sorting included. ``--rows 0`` does only these.
+before the next, and each fiftieth asks; it prints what a step takes, all sorting included. ``--rows 0`` does only these.
 """
 
 from __future__ import annotations
@@ -314,7 +314,7 @@ def live(steps: int, kind: str, folder: Path) -> None:
             began = time.process_time()
             memory.append([Moment(seen[step], step / 10, (step % 100, 0.0, 0.0))])
             appends.append(time.process_time() - began)
-            if step % 10 == 9:
+            if step % 50 == 49:
                 began = time.process_time()
                 memory.recall(seen[step] + 0.01, TOP)
                 recalls.append(time.process_time() - began)

@@ -15,7 +15,7 @@ from ami.memory.database import Database, Index
 from ami.memory.moment import Where
 from ami.memory.nearest import Part, Rows, grown
 
-_DUE = 16384  # rows that may have come since the last part was written; they are all looked at
+_DUE = 8192  # rows that may have come since the last part was written; they are all looked at
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from torch import Tensor
 from ami import files
 from ami.memory.sketch import Sketch
 
-_FEW = 16384  # rows that are always searched exactly
+_FEW = 8192  # rows that are always searched exactly
 _BLOCK = 2048  # rows at a time; 16 bits are widened to 32 without leaving the core's own memory
 
 
