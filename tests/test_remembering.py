@@ -138,3 +138,22 @@ def test_mistakes_are_one_sentence(ami, made: Path, memory: Path, tmp_path: Path
     assert "ends in .npz" in ami("memory", "export", memory, "--out", tmp_path / "x.zip").mistake
     assert "holds no film" in ami("remember", made / "c", tmp_path, "--memory", tmp_path / "n").mistake
     assert not (tmp_path / "n").exists()
+
+
+def test_a_server_keeps_it_as_well(ami, made: Path, memory: Path, server: str, tmp_path: Path) -> None:
+    films, asked = made / "films", frame(made, 13, tmp_path / "q.png")
+    house, again = f"{server}#house", f"{server}#again"
+    said = ami("remember", made / "c", films, "--memory", house, "--began", "1970-01-02", "--json").document
+    assert (said["added"], said["memory"].rpartition("#")[2]) == (40, "house")
+    assert ami("remember", made / "c", films, "--memory", house, "--json").document["known_before"] == 2
+    assert ami("memory", "export", memory, "--out", tmp_path / "x.npz", "--json").document["moments"] == 40
+    assert ami("memory", "import", tmp_path / "x.npz", "--memory", again, "--json").document["moments"] == 40
+    here, there, copied = (
+        ami("recall", place, "--image", asked, "--since", 86401, "--json").document for place in (memory, house, again)
+    )
+    assert here == there == copied
+    assert ami("memory", "forget", house, "--episode", "one.mp4", "--json").document == {"forgotten": 20, "left": 20}
+    assert ami("memory", "check", house, "--json").document == []
+    assert "is there; choose a new name" in ami("memory", "import", tmp_path / "x.npz", "--memory", house).mistake
+    with Memory.open(house, write=True):
+        assert "one writer at a time" in ami("memory", "prune", house, "--keep", 9).mistake

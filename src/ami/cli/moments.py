@@ -17,7 +17,7 @@ from ami.data.crops import whole
 from ami.data.episodes import Episode, Store
 from ami.data.video import read_film
 from ami.evaluation.films import passive, rate
-from ami.memory.moment import Moment, Recalled
+from ami.memory.moment import Moment, Recalled, posed
 from ami.memory.perceiving import perceive_stills
 from ami.reasoning.surprise import Watching, energies
 from ami.types import Clip, Latent, WorldModel
@@ -74,7 +74,7 @@ def moments(model: WorldModel, body: str, recording: Recording, began: float) ->
     assert clip.video is not None
     pictures = clip.video[0, :, -1].permute(0, 2, 3, 1).numpy()
     surprise = _surprise(part, clip, episode)
-    places = [None] * clip.steps if clip.pose is None else map(tuple, clip.pose[0, :, :3, 3].tolist())
+    poses = [(None, None)] * clip.steps if clip.pose is None else map(posed, clip.pose[0].numpy())
     return [
         Moment(
             latent=latent,
@@ -84,9 +84,10 @@ def moments(model: WorldModel, body: str, recording: Recording, began: float) ->
             source=recording.source,
             surprise=None if math.isnan(energy) else energy,
             thumbnail=_jpeg(picture),
+            turn=turn,
         )
-        for latent, time, place, energy, picture in zip(
-            perceive_stills(model, body, pictures), clip.times[0].tolist(), places, surprise, pictures, strict=True
+        for latent, time, (place, turn), energy, picture in zip(
+            perceive_stills(model, body, pictures), clip.times[0].tolist(), poses, surprise, pictures, strict=True
         )
     ]
 
@@ -154,6 +155,7 @@ def document(recalled: list[Recalled]) -> list[dict[str, Any]]:
             "distance": each.distance,
             "time": each.moment.time,
             "place": each.moment.place,
+            "turn": each.moment.turn,
             "episode": each.moment.episode,
             "source": each.moment.source,
             "surprise": each.moment.surprise,

@@ -18,7 +18,7 @@ class Remember(Heavy):
 
     checkpoint: Positional[Path]  # folder of a checkpoint, or of a finished run
     recordings: Positional[tuple[Path, ...]]  # stores, films, or folders of films; what is remembered is not again
-    memory: Path  # folder of the memory; a new one is begun where there is none
+    memory: str  # folder of the memory, or postgresql://HOST/DATABASE#NAME; a new one is begun where there is none
     began: str = "0"  # when they began: seconds, or a date as 2026-11-26T04:30; times of moments count from there
     limit: int | None = None  # moments that a new memory holds at most: the surprising and rarely seen stay
 
@@ -27,7 +27,7 @@ class Remember(Heavy):
     def run(self) -> Outcome:
         """Remember them."""
         from ami.cli.moments import moments, recordings, second
-        from ami.memory.episodic import About, Memory
+        from ami.memory.episodic import About, Memory, kind
 
         if not self.recordings:
             raise ValueError("no recording was named; give stores, films, or folders of films")
@@ -35,7 +35,7 @@ class Remember(Heavy):
         folder, model, digest = _model(self.checkpoint)
         body, found = recordings(self.recordings, model)
         memory, added, known = None, 0, set()
-        if self.memory.exists() and (not self.memory.is_dir() or any(self.memory.iterdir())):
+        if kind(self.memory).exists(self.memory):
             memory = Memory.open(self.memory, write=True)
         try:
             if memory is not None:
@@ -60,19 +60,19 @@ class Remember(Heavy):
         finally:
             if memory is not None:
                 memory.close()
-        return Outcome(held, lines(f"{added} moments added; {held['moments']} are in {self.memory}"))
+        return Outcome(held, lines(f"{added} moments added; {held['moments']} are in {held['memory']}"))
 
     @property
-    def writes(self) -> Path:
-        """The folder it fills."""
-        return self.memory
+    def writes(self) -> str:
+        """The memory it fills."""
+        return _called(self.memory)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recall(Heavy):
     """When and where was something like this seen? Answers from a memory by likeness to a picture."""
 
-    memory: Positional[Path]  # folder of the memory
+    memory: Positional[str]  # folder of the memory, or postgresql://HOST/DATABASE#NAME
     image: Path  # a picture of what is asked
     top: int = 5  # moments to recall
     since: str | None = None  # not before: seconds, or a date as 2026-11-26T04:30
@@ -130,7 +130,7 @@ class Recall(Heavy):
 class MemoryInfo(Verb):
     """Say what a memory holds."""
 
-    memory: Positional[Path]  # folder of the memory
+    memory: Positional[str]  # folder of the memory, or postgresql://HOST/DATABASE#NAME
 
     def run(self) -> Outcome:
         """Look at it."""
@@ -145,7 +145,7 @@ class MemoryInfo(Verb):
 class MemoryCheck(Verb):
     """Look at every byte of a memory; the exit code is 1 where something is wrong."""
 
-    memory: Positional[Path]  # folder of the memory
+    memory: Positional[str]  # folder of the memory, or postgresql://HOST/DATABASE#NAME
 
     def run(self) -> Outcome:
         """Examine it."""
@@ -160,7 +160,7 @@ class MemoryCheck(Verb):
 class MemoryPrune(Verb):
     """Forget all but so many moments: the most surprising stay, and of the rest as varied a choice as there is."""
 
-    memory: Positional[Path]  # folder of the memory
+    memory: Positional[str]  # folder of the memory, or postgresql://HOST/DATABASE#NAME
     keep: int  # moments that stay
 
     after_interrupt: ClassVar[str] = "nothing was forgotten"
@@ -177,16 +177,16 @@ class MemoryPrune(Verb):
         return Outcome(asdict(done), lines(said))
 
     @property
-    def writes(self) -> Path:
-        """The folder it changes."""
-        return self.memory
+    def writes(self) -> str:
+        """The memory it changes."""
+        return _called(self.memory)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryForget(Verb):
     """Delete moments, and every trace of them on disk."""
 
-    memory: Positional[Path]  # folder of the memory
+    memory: Positional[str]  # folder of the memory, or postgresql://HOST/DATABASE#NAME
     moments: tuple[int, ...] = ()  # their numbers, as ami recall says them
     episode: tuple[str, ...] = ()  # all of these episodes
     blind: bool = False  # all that have no thumbnail
@@ -202,21 +202,21 @@ class MemoryForget(Verb):
             raise ValueError("nothing was named to forget; say --moments, --episode or --blind")
         with Memory.open(self.memory, write=True) as memory:
             going = {*self.moments, *(memory.blind() if self.blind else ())}
-            going |= set(memory.numbers(Where(episodes=self.episode)) if self.episode else ())
+            going |= set(memory.rows(Where(episodes=self.episode)).numbers.tolist() if self.episode else ())
             gone, left = memory.forget(going), len(memory)
         return Outcome({"forgotten": gone, "left": left}, lines(f"{gone} moments forgotten; {left} are left"))
 
     @property
-    def writes(self) -> Path:
-        """The folder it changes."""
-        return self.memory
+    def writes(self) -> str:
+        """The memory it changes."""
+        return _called(self.memory)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryReembed(Heavy):
     """Bring a memory over to another checkpoint, which looks at all thumbnails again; all of it or nothing."""
 
-    memory: Positional[Path]  # folder of the memory
+    memory: Positional[str]  # folder of the memory, or postgresql://HOST/DATABASE#NAME
     checkpoint: Positional[Path]  # folder of the other checkpoint, or of a finished run
     embodiment: str | None = None  # that it sees them as, where that has another name there
 
@@ -245,16 +245,16 @@ class MemoryReembed(Heavy):
         return Outcome(held, lines(f"{held['moments']} moments are now those of {digest[:12]}"))
 
     @property
-    def writes(self) -> Path:
-        """The folder it changes."""
-        return self.memory
+    def writes(self) -> str:
+        """The memory it changes."""
+        return _called(self.memory)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryExport(Verb):
     """Write a memory as arrays that NumPy alone can open."""
 
-    memory: Positional[Path]  # folder of the memory
+    memory: Positional[str]  # folder of the memory, or postgresql://HOST/DATABASE#NAME
     out: Path  # the new .npz file
 
     def run(self) -> Outcome:
@@ -279,19 +279,21 @@ class MemoryImport(Verb):
     """Make a new memory of one that was exported."""
 
     file: Positional[Path]  # the .npz file
-    memory: Path  # folder of the new memory
+    memory: str  # folder of the new memory, or postgresql://HOST/DATABASE#NAME
 
     def run(self) -> Outcome:
         """Read it."""
         from ami.memory.exchange import bring_in
 
         read = bring_in(self.file, self.memory)
-        return Outcome({"memory": str(self.memory), "moments": read}, lines(f"{read} moments in {self.memory}"))
+        return Outcome(
+            {"memory": _called(self.memory), "moments": read}, lines(f"{read} moments in {_called(self.memory)}")
+        )
 
     @property
-    def writes(self) -> Path:
-        """The folder it fills."""
-        return self.memory
+    def writes(self) -> str:
+        """The memory it fills."""
+        return _called(self.memory)
 
 
 @dataclass(frozen=True)
@@ -309,6 +311,13 @@ class Memories(Group):
     )
 
 
+def _called(memory: str) -> str:
+    """A memory as sentences call it: without a password."""
+    from ami.memory.episodic import kind
+
+    return kind(memory).called(memory)
+
+
 def _model(named: Path) -> tuple[Path, Any, str]:
     """A checkpoint's folder, its model and its digest."""
     from ami.cli.asking import checkpoint_in
@@ -321,14 +330,14 @@ def _model(named: Path) -> tuple[Path, Any, str]:
 def _refuse_different(memory: Any, body: str, limit: int | None) -> None:
     if memory.about.embodiment != body:
         raise ValueError(
-            f"{memory.folder} remembers what {memory.about.embodiment!r} saw, not {body!r}; name another folder"
+            f"{memory.name} remembers what {memory.about.embodiment!r} saw, not {body!r}; name another memory"
         )
     if limit is not None and limit != memory.about.limit:
-        raise ValueError(f"{memory.folder} was begun with a limit of {memory.about.limit}; --limit is for a new memory")
+        raise ValueError(f"{memory.name} was begun with a limit of {memory.about.limit}; --limit is for a new memory")
 
 
 def _summary(memory: Any) -> dict[str, Any]:
-    return {"memory": str(memory.folder), **asdict(memory.about), **memory.summary()}
+    return {"memory": memory.name, **asdict(memory.about), **memory.summary()}
 
 
 def _place(each: dict[str, Any]) -> str:

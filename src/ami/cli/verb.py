@@ -22,8 +22,8 @@ class Verb:
         raise NotImplementedError
 
     @property
-    def writes(self) -> Path | None:
-        """The folder it fills."""
+    def writes(self) -> Path | str | None:
+        """The folder, or whatever else, that it fills."""
         return None
 
 

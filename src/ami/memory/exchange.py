@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ami import files
-from ami.memory.episodic import About, Memory
+from ami.memory.episodic import About, Memory, kind
 from ami.memory.moment import Moment
 
 SCHEMA = 1
@@ -24,11 +23,11 @@ _BATCH = 4096
 def export(memory: Memory, out: Path) -> int:
     """Write all moments to ``out`` (npz), in the order in which they came; how many there were.
 
-    latents (moments dim) float16; times, surprise (moments) and places (moments 3) float64, NaN where not known; names
-    of episodes and sources, and the number of each moment's (episode, source); thumbnails, all bytes one after another,
-    and where each ends.
+    latents (moments dim) float16; times, surprise (moments), places and turns (moments 3) float64, NaN where not known;
+    names of episodes and sources, and the number of each moment's (episode, source); thumbnails, all bytes one after
+    another, and where each ends.
     """
-    latents, times, places, surprise, ends = [], [], [], [], []
+    latents, times, places, turns, surprise, ends = [], [], [], [], [], []
     episodes: dict[str, int] = {}
     sources: dict[str, int] = {}
     episode, source, size = [], [], 0
@@ -40,6 +39,7 @@ def export(memory: Memory, out: Path) -> int:
                 latents.append(moment.latent)
                 times.append(moment.time)
                 places.append(moment.place or (np.nan,) * 3)
+                turns.append(moment.turn or (np.nan,) * 3)
                 surprise.append(np.nan if moment.surprise is None else moment.surprise)
                 episode.append(episodes.setdefault(moment.episode, len(episodes)))
                 source.append(sources.setdefault(moment.source, len(sources)))
@@ -52,6 +52,7 @@ def export(memory: Memory, out: Path) -> int:
             "latents": np.array(latents, np.float16).reshape(-1, memory.about.dim),
             "times": np.array(times, np.float64),
             "places": np.array(places, np.float64).reshape(-1, 3),
+            "turns": np.array(turns, np.float64).reshape(-1, 3),
             "surprise": np.array(surprise, np.float64),
             "episodes": np.array(list(episodes), str),
             "episode": np.array(episode, np.int64),
@@ -66,8 +67,8 @@ def export(memory: Memory, out: Path) -> int:
     return len(times)
 
 
-def bring_in(path: Path, folder: Path) -> int:
-    """Make a new memory in ``folder`` of what was exported, all of it or nothing; how many moments there are."""
+def bring_in(path: Path, where: Path | str) -> int:
+    """Make a new memory at ``where`` of what was exported, all of it or nothing; how many moments there are."""
     try:
         with np.load(path, allow_pickle=False) as held:
             arrays = {name: held[name] for name in held.files}
@@ -76,13 +77,13 @@ def bring_in(path: Path, folder: Path) -> int:
         raise ValueError(f"{path} is not the export of a memory, or is damaged ({error})") from None
     if form != _FORMAT or schema > SCHEMA:
         raise ValueError(f"{path} is {form!r} of schema {schema}; this AMI reads {_FORMAT!r} up to {SCHEMA}")
-    memory = Memory.create(folder, About(**about))
+    memory = Memory.create(where, About(**about))
     try:
         with memory:
             for first in range(0, len(arrays["times"]), _BATCH):
                 memory.append(list(_moments(arrays, first)))
     except BaseException:
-        shutil.rmtree(folder)
+        kind(where).destroy(str(where))
         raise
     return len(arrays["times"])
 
@@ -92,6 +93,7 @@ def _moments(arrays: dict[str, np.ndarray], first: int) -> Iterator[Moment]:
     starts = np.concatenate([[0], arrays["ends"]])
     for row in range(first, min(first + _BATCH, len(arrays["times"]))):
         x, y, z = arrays["places"][row].tolist()
+        a, b, c = arrays["turns"][row].tolist()
         surprise = arrays["surprise"][row].item()
         yield Moment(
             latent=arrays["latents"][row],
@@ -101,4 +103,5 @@ def _moments(arrays: dict[str, np.ndarray], first: int) -> Iterator[Moment]:
             source=str(arrays["sources"][arrays["source"][row]]),
             surprise=None if np.isnan(surprise) else surprise,
             thumbnail=arrays["thumbnails"][starts[row] : starts[row + 1]].tobytes() or None,
+            turn=None if np.isnan(a) else (a, b, c),
         )

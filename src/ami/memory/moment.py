@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int32
+from scipy.spatial.transform import Rotation
 
 LONGEST = 65504.0  # the greatest number that 16 bits hold; no latent may be longer
+_FARTHEST = 1e100  # of times and places: their squares must be numbers too
 _PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 
 
@@ -17,8 +19,10 @@ class Moment:
     """One step of the past: what was perceived, when, where, in which episode, and what it looked like.
 
     ``time`` is in seconds on a clock that the writer chooses, the same for all of a memory. ``place`` is x y z in
-    metres in a frame that all of its episodes share. ``surprise`` is a number that is larger where less was expected;
-    its unit is the writer's. ``thumbnail`` is the bytes of a PNG or JPEG file. What is not known is ``None``.
+    metres in a frame that all of its episodes share; ``turn`` is how the camera was turned there: the axis of its
+    rotation into that frame, times the angle in radians (:func:`posed` makes both of a pose). ``surprise`` is a number
+    that is larger where less was expected; its unit is the writer's. ``thumbnail`` is the bytes of a PNG or JPEG file.
+    What is not known is ``None``.
     """
 
     latent: Float[np.ndarray, "dim"]
@@ -28,17 +32,43 @@ class Moment:
     source: str = ""
     surprise: float | None = None
     thumbnail: bytes | None = None
+    turn: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
         if self.latent.ndim != 1 or not self.latent.size:
             raise ValueError(f"a latent to remember is one row of numbers; one of shape {self.latent.shape} came")
         if not np.linalg.norm(self.latent.astype(np.float64)) <= LONGEST:  # nor is a NaN
             raise ValueError(f"a latent to remember is NaN, infinite or longer than {LONGEST:g}; scale it down")
-        numbers = (self.time, *(self.place or ()), *(() if self.surprise is None else (self.surprise,)))
-        if not all(map(math.isfinite, numbers)):
-            raise ValueError(f"time, place and surprise of a moment must be finite; {numbers} came")
+        surprise = () if self.surprise is None else (self.surprise,)
+        numbers = (self.time, *(self.place or ()), *(self.turn or ()), *surprise)
+        if not all(abs(number) <= _FARTHEST for number in numbers):  # nor is a NaN
+            raise ValueError(f"time, pose and surprise of a moment must be finite; {numbers} came")
         if self.thumbnail is not None and not self.thumbnail.startswith(_PICTURES):
             raise ValueError("a thumbnail must be the bytes of a PNG or JPEG file; other bytes came")
+
+    @property
+    def pose(self) -> Float64[np.ndarray, "4 4"] | None:
+        """Camera to world, where place and turn are known."""
+        return (
+            None if self.place is None or self.turn is None else poses(np.array([self.place]), np.array([self.turn]))[0]
+        )
+
+
+def posed(pose: Float[np.ndarray, "4 4"]) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Place and turn of a pose, camera to world."""
+    x, y, z = pose[:3, 3].astype(np.float64).tolist()
+    a, b, c = Rotation.from_matrix(pose[:3, :3].astype(np.float64)).as_rotvec().tolist()
+    return (x, y, z), (a, b, c)
+
+
+def poses(
+    places: Float64[np.ndarray, "rows 3"], turns: Float64[np.ndarray, "rows 3"]
+) -> Float64[np.ndarray, "rows 4 4"]:
+    """Poses, camera to world, of places and turns; all of them known."""
+    made = np.tile(np.eye(4), (len(places), 1, 1))
+    made[:, :3, :3] = Rotation.from_rotvec(turns).as_matrix()
+    made[:, :3, 3] = places
+    return made
 
 
 @dataclass(frozen=True)
@@ -57,11 +87,8 @@ class Where:
         bounds = [bound for bound in (self.since, self.until, *(self.near or ())) if bound is not None]
         if any(map(math.isnan, bounds)) or (self.near is not None and self.near[3] < 0):
             raise ValueError(f"{self} bounds nothing: a bound is NaN, or the radius below 0")
-
-    @property
-    def everything(self) -> bool:
-        """Whether nothing is bounded."""
-        return self == Where()
+        if self.near is not None and max(map(abs, self.near)) > _FARTHEST:
+            raise ValueError(f"near {self.near} is farther than any place; the most is {_FARTHEST:g} m")
 
     def allows(
         self,
@@ -77,7 +104,8 @@ class Where:
         if self.until is not None:
             allowed &= times <= self.until
         if self.near is not None:
-            allowed &= np.linalg.norm(places - np.array(self.near[:3]), axis=1) <= self.near[3]
+            ways = places - np.array(self.near[:3])
+            allowed &= np.einsum("ij,ij->i", ways, ways) <= self.near[3] ** 2
         if self.episodes is not None:
             allowed &= np.isin(episodes, [numbers[name] for name in self.episodes if name in numbers])
         return allowed

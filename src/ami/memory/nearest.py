@@ -15,17 +15,18 @@ from torch import Tensor
 from ami import files
 from ami.memory.sketch import Sketch
 
-_FEW = 16384  # rows that are always searched exactly
+_FEW = 8192  # rows that are always searched exactly
 _BLOCK = 2048  # rows at a time; 16 bits are widened to 32 without leaving the core's own memory
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """What is searched of moments, one row for each. A place that is not known is NaN."""
+    """What is searched of moments, one row for each, in the order in which they came. What is not known is NaN."""
 
     numbers: Int64[np.ndarray, "rows"]
     times: Float64[np.ndarray, "rows"]
     places: Float64[np.ndarray, "rows 3"]
+    turns: Float64[np.ndarray, "rows 3"]
     episodes: Int32[np.ndarray, "rows"]
     vectors: Float16[np.ndarray, "rows dim"]
 
@@ -38,12 +39,12 @@ class Rows:
 
     def arrays(self) -> tuple[np.ndarray, ...]:
         """The fields, in order."""
-        return self.numbers, self.times, self.places, self.episodes, self.vectors
+        return self.numbers, self.times, self.places, self.turns, self.episodes, self.vectors
 
     @staticmethod
     def none(dim: int) -> Rows:
         """No rows."""
-        empty = np.zeros(0, np.int64), np.zeros(0), np.zeros((0, 3)), np.zeros(0, np.int32)
+        empty = np.zeros(0, np.int64), np.zeros(0), np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0, np.int32)
         return Rows(*empty, np.zeros((0, dim), np.float16))
 
     @staticmethod
@@ -52,7 +53,7 @@ class Rows:
         return Rows(*map(np.concatenate, zip(*(part.arrays() for part in parts), strict=True)))
 
 
-_NAMES = ("numbers", "times", "places", "episodes", "vectors")
+_NAMES = ("numbers", "times", "places", "turns", "episodes", "vectors")
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,8 @@ from torch import Tensor
 from ami import files
 
 _BITS, _MOST_PIECES = 4, 256  # of a piece's code; more pieces than so many would overflow the sums of 16 bits
-_TRAIN = 65536  # rows that the codebook is learned from
+_TRAIN, _ROUNDS = 2048, 10  # rows that the codebook is learned from, and how often: more of either found no more
+_BLOCK = 65536  # rows at a time
 _QUESTIONS, _NEIGHBOURS, _RECALL = 128, 10, 0.98
 _MOST = 8192  # rows that a sketch may point to; where more were needed it would not pay
 
@@ -47,8 +48,9 @@ class Sketch:
         piece, pieces = _pieces(vectors.shape[1])
         drawn = torch.randperm(len(vectors), generator=generator)
         quantizer = faiss.ProductQuantizer(piece * pieces, pieces, _BITS)
+        quantizer.cp.niter = _ROUNDS
         quantizer.train(_padded(vectors[drawn[:_TRAIN].sort().values.numpy()], piece * pieces))
-        blocks = (vectors[start : start + _TRAIN] for start in range(0, len(vectors), _TRAIN))
+        blocks = (vectors[start : start + _BLOCK] for start in range(0, len(vectors), _BLOCK))
         codes = np.concatenate([quantizer.compute_codes(_padded(block, piece * pieces)) for block in blocks])
         codebook = faiss.vector_to_array(quantizer.centroids).reshape(pieces, 2**_BITS, piece)
         made = cls(_index(faiss, codebook, codes), codebook, codes, _MOST)
