@@ -632,4 +632,4 @@ def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
 def test_every_capability_can_be_reproduced_by_its_name() -> None:
     field = next(each for each in fields(verbs.Reproduce) if each.name == "what")
     for name in reproduce.CAPABILITIES:
-        assert f'"{name}"' in str(field.type)
+        assert repr(name) in str(field.type)
