@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from ami import files
-from ami.cli import asking, demo, entry, reproduce, training
+from ami.cli import asking, demo, entry, reproduce, training, verbs
 from ami.cli.collecting import WORLDS
 from ami.cli.show import Bars
 from ami.data.episodes import Store
@@ -43,7 +43,7 @@ from tiny_stores import TINY, robot_store
 
 SEARCH = SamplingSettings(samples=8, iterations=2, elites=4)
 ASKED = RoomsBenchmark("fixed", steps=2, planner=SEARCH, horizon=3, warm_iterations=1)
-SCALE = demo.Scale(settings=TINY, episodes=10, steps=10, drawn=8, physics=0, suite="tiny", with_films="tiny")
+SCALE = demo.Scale(settings=TINY, episodes=10, steps=10, drawn=8, physics=0, mazes=0, suite="tiny", with_films="tiny")
 
 
 @pytest.fixture(autouse=True)
@@ -627,3 +627,9 @@ def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
         check=True,
     )
     assert ended.stdout == "[]\n"
+
+
+def test_every_capability_can_be_reproduced_by_its_name() -> None:
+    field = next(each for each in fields(verbs.Reproduce) if each.name == "what")
+    for name in reproduce.CAPABILITIES:
+        assert repr(name) in str(field.type)

@@ -339,7 +339,7 @@ class Plan(Heavy):
 class Reproduce(Heavy):
     """Make a capability's figures from nothing, once for each training seed, and pool them."""
 
-    what: Positional[Literal["rooms", "plan", "video"]]  # whose figures
+    what: Positional[Literal["rooms", "plan", "video", "reason", "memory"]]  # whose figures
     seeds: int = 1  # trainings, each with experience and questions of its own
     data: tuple[Path, ...] = ()  # films and robot episodes to learn from as well: files, or folders of them
     out: Path | None = None  # folder for all of it; runs/reproduce/NAME where it is not said
