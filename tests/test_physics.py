@@ -54,6 +54,16 @@ def test_time_can_be_run_back():
     np.testing.assert_allclose(backwards[alone][:, 0], forwards[alone][:, 0], atol=1e-9)
 
 
+def test_who_else_is_simulated_changes_nothing():
+    rng = np.random.default_rng(3)
+    parts = [free(5, rng), *(scenes(name, 3, rng, hidden=False, moving=True)[0] for name in ("solidity", "gravity"))]
+    movers = Movers.joined([part.movers for part in parts])
+    together = paths(movers, Stage.joined([part.stage for part in parts]), FRAMES)
+    alone = [paths(part.movers, part.stage, FRAMES) for part in parts]
+    for found, each in zip(together, zip(*alone, strict=True), strict=True):
+        np.testing.assert_array_equal(found, np.concatenate(each))
+
+
 def test_drag_takes_its_share_in_every_frame():
     movers, stage = still(1)
     movers = replace(

@@ -64,6 +64,16 @@ def test_who_copies_what_it_sees_is_at_chance_in_every_cell() -> None:
             assert result.baselines[shortcut].value == pytest.approx(0.5, abs=0.03), (name, shortcut)
 
 
+def test_how_fast_a_film_begins_says_nothing_of_what_can_happen() -> None:
+    rule, curve = Stepwise(settle=3), torch.rand(4, 12, generator=torch.Generator().manual_seed(0))
+    begun, broken = curve.clone(), curve.clone()
+    begun[:, :4], broken[:, 4] = 99.0, 99.0
+    torch.testing.assert_close(rule.alone(begun), rule.alone(curve))
+    torch.testing.assert_close(rule.paired(begun), rule.paired(curve))
+    assert (rule.alone(broken) > rule.alone(curve) + 10).all()
+    assert rule.shortest == 5
+
+
 def test_twins_are_drawn_anew_for_every_seed_and_shown_to_people() -> None:
     source = Drawn(principles=("colour",), hidden=(True,), moving=(False,))
     (one,), (same,), (other,) = (list(source.twins(model(), 6, Asking(seed))) for seed in (1, 1, 2))

@@ -103,9 +103,11 @@ class Stepwise:
 
     Energies are added up as they are, for whoever says them says them over what it expected of its own error. The mean
     over a film's steps is both the twin's number and the single film's: a highest step would tell films made of two
-    halves from whole ones, whatever is in them.
+    halves from whole ones, whatever is in them. The first steps do not count: who has seen one picture knows no speed,
+    so there every film surprises, and the more the faster it begins.
     """
 
+    settle: int = 3  # steps after the first picture that do not count
     batch: int = 64  # films at a time
 
     @property
@@ -118,13 +120,13 @@ class Stepwise:
         """How it goes, in a plain sentence."""
         return (
             "Stepwise: one belief lives through the whole film; a step's surprise is its energy one step ahead, and a "
-            "film's is the mean over its steps, for twins and for single films alike."
+            f"film's is the mean over its steps but the first {1 + self.settle}, for twins and for single films alike."
         )
 
     @property
     def shortest(self) -> int:
         """Steps that a film needs."""
-        return 2
+        return 2 + self.settle
 
     def curve(self, model: WorldModel, film: Clip) -> Float[Tensor, "batch time"]:
         """The energy of each step after the first."""
@@ -134,9 +136,9 @@ class Stepwise:
         return curve
 
     def paired(self, curve: Float[Tensor, "batch time"]) -> Float[Tensor, "batch"]:
-        """The mean over all steps."""
-        return curve.nanmean(1)
+        """The mean over the steps that count."""
+        return curve[:, 1 + self.settle :].nanmean(1)
 
     def alone(self, curve: Float[Tensor, "batch time"]) -> Float[Tensor, "batch"]:
         """The same."""
-        return curve.nanmean(1)
+        return self.paired(curve)

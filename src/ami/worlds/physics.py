@@ -7,7 +7,9 @@ can be run back, so what leads to a collision is what follows from its mirror im
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Self
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -26,6 +28,11 @@ class _Rows:
     def rows(self, index: np.ndarray | slice):
         """Some of the films."""
         return replace(self, **{each.name: getattr(self, each.name)[index] for each in fields(self)})  # pyright: ignore
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """All the films of several."""
+        return cls(*(np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(cls)))  # pyright: ignore
 
 
 @dataclass(frozen=True)

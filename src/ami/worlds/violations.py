@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from ami.data.episodes import Episode
 from ami.types import Embodiment
 from ami.worlds.drawing import draw_boxes, draw_shapes, textures
-from ami.worlds.physics import MOVERS, SIZE, Movers, paths
+from ami.worlds.physics import MOVERS, SIZE, Movers, Stage, paths
 from ami.worlds.scenes import PAN, PRINCIPLES, Scenes, free, scenes
 
 FRAMES = 24
@@ -151,6 +151,7 @@ def experience(
     Float[np.ndarray, "films frames truth"],
 ]:
     """Films of what can happen, of every kind, with the gusts that were made in them and their truth."""
+<<<<<<< HEAD
     video = np.empty((count, frames, SIZE, SIZE, 3), np.uint8)
     gusts = np.zeros((count, frames - 1, 2))
     told = np.empty((count, frames, len(TRUTH)), np.float32)
@@ -159,6 +160,18 @@ def experience(
         told[rows] = truth(side, frames, blown)
     video[blinks(count, frames, rng)] = GREY
     return video, gusts, told
+=======
+    kinds = rng.choice(len(PRINCIPLES) + 1, count, p=_SHARES)
+    rows, sides = zip(*_possible(kinds, frames, rng), strict=True)
+    scene = _rows(_joined(sides), np.argsort(np.concatenate(rows)))  # to simulate one takes as long as to simulate all
+    gusts, unplanned = np.zeros((count, frames - 1, 2)), scene.stage.moment == 0
+    gusts[unplanned] = _gusts(int(unplanned.sum()), frames, rng)
+    video = draw((scene,), frames, rng, gusts=gusts)[0]
+    for _ in range(2):  # the camera blinks, now and then
+        blinks = np.flatnonzero(rng.random(count) < 0.4)
+        video[blinks, rng.integers(1, frames, len(blinks))] = GREY
+    return video, gusts, truth(scene, frames, gusts).astype(np.float32)
+>>>>>>> occluded
 
 
 def blinks(count: int, frames: int, rng: np.random.Generator) -> Bool[np.ndarray, "films frames"]:
@@ -192,8 +205,21 @@ def possible(
                     yield some[part], side.rows(part), np.zeros((len(some[part]), frames - 1, 2))
     rest = np.flatnonzero(kinds >= len(PRINCIPLES))
     if len(rest):
+<<<<<<< HEAD
         scene = free(len(rest), rng)
         yield rest, scene, _gusts(len(rest), frames, rng)
+=======
+        yield rest, free(len(rest), rng)
+
+
+def _rows(scene: Scenes, part: slice | np.ndarray) -> Scenes:
+    return Scenes(scene.movers.rows(part), scene.stage.rows(part), scene.paint[part])
+>>>>>>> occluded
+
+
+def _joined(parts: Sequence[Scenes]) -> Scenes:
+    movers, stage = Movers.joined([part.movers for part in parts]), Stage.joined([part.stage for part in parts])
+    return Scenes(movers, stage, np.concatenate([part.paint for part in parts]))
 
 
 def _gusts(count: int, frames: int, rng: np.random.Generator) -> np.ndarray:
