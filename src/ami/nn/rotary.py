@@ -42,8 +42,8 @@ class Turns:
         return turned
 
 
-def turns(places: Int[Tensor, "tokens 3"] | Float[Tensor, "tokens 3"], dim: int, *, tiled: bool = False) -> Turns:
-    """The turns of tokens at (time, row, column) in a head of ``dim`` dimensions.
+def turns(places: Int[Tensor, "*rows tokens 3"] | Float[Tensor, "*rows tokens 3"], dim: int, *, tiled: bool = False) -> Turns:
+    """The turns of tokens at (time, row, column), or at any three coordinates, in a head of ``dim`` dimensions.
 
     Each of the three axes has a third of the dimensions, in planes that turn with falling speed; what is left over of
     ``dim`` does not turn. Source: Su et al. 2021, "RoFormer", equation 15, for each axis.
@@ -60,12 +60,12 @@ def turns(places: Int[Tensor, "tokens 3"] | Float[Tensor, "tokens 3"], dim: int,
     if tiled:
         twice = torch.cat([speed, speed])
         of_a, of_b = twice[0::2], twice[1::2]
-    rest = torch.zeros(len(places), dim // 2 - 3 * planes)
+    rest = torch.zeros(*places.shape[:-1], dim // 2 - 3 * planes)
 
     def angles(speeds: Tensor) -> Tensor:
-        return torch.cat([*(place[:, None].float() * speeds for place in places.unbind(1)), rest], 1)
+        return torch.cat([*(place[..., None].float() * speeds for place in places.unbind(-1)), rest], -1)
 
-    both = torch.stack([angles(of_a), angles(of_b)], 1)
+    both = torch.stack([angles(of_a), angles(of_b)], -2)
     return Turns(both.cos(), both.sin())
 
 

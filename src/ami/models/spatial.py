@@ -1,0 +1,176 @@
+"""A JEPA of places: a view's latent from whatever was sensed of it, and the latent of the view from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from ami import geometry
+from ami.nn.norm import EmbodimentNorm
+from ami.nn.senses import rays
+from ami.nn.tokenizers import PATCH
+from ami.nn.views import Apart, Elsewhere, Senses, ViewEncoder
+from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
+
+MOTION = 6  # numbers of an action: metres right, down and ahead, then a turn's axis times its angle (radians)
+_TOLD = 9  # numbers that tell networks of a motion: six of its rotation, without a jump, and metres
+_CHUNK = 256  # views at a time
+
+
+class SpatialConfig(BaseModel):
+    """What must be known to build a JEPA of places. Unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    embodiments: dict[str, Embodiment]  # cameras that are moved: an action is a motion
+    picture: int = Field(64, ge=16, multiple_of=PATCH, description="px on a side")
+    tubelet: int = Field(default=1, ge=1, description="frames in a step")
+    width: int = Field(96, ge=8, multiple_of=4, description="of a token inside the encoder")
+    depth: int = Field(default=2, ge=1, description="blocks of the encoder")
+    heads: int = Field(default=3, ge=1)
+    dim: int = Field(48, ge=2, description="numbers of a cell's latent")
+    ahead_width: int = Field(512, ge=8, description="of the network that says what is seen from elsewhere")
+    ahead_depth: int = Field(default=2, ge=1)
+    apart_width: int = Field(256, ge=8, description="of the network that says how the camera moved")
+
+
+class SpatialJEPA(WorldModel):
+    """Perceives each step by itself, from colours, depth, points or any of them together; asked for the view from a pose.
+
+    An action is how the camera moves, in its own axes, so a future is a walk: each of its steps is the view from where
+    the motions so far lead, seen from what is held, and no error is fed back. Where intrinsics are missing the camera
+    is taken to see 90 degrees.
+    """
+
+    def __init__(self, config: SpatialConfig) -> None:
+        super().__init__()
+        if config.width % (2 * config.heads):
+            raise ValueError(f"a width of {config.width} cannot be shared by {config.heads} heads in pairs of dimensions")
+        for name, body in config.embodiments.items():
+            if body.action_dim != MOTION:
+                raise ValueError(f"'{name}' has {body.action_dim} numbers in an action; a camera's motion has {MOTION}")
+        self.config, self.embodiments = config, config.embodiments
+        self.picture, self.frames, self.side = config.picture, config.tubelet, config.picture // PATCH
+        self.latent_shape = cells, dim = self.side**2, config.dim
+        self.encoder = ViewEncoder(
+            frames=config.tubelet, width=config.width, depth=config.depth, heads=config.heads, dim=dim
+        )
+        self.norm = EmbodimentNorm(tuple(sorted(config.embodiments)), dim)
+        self.elsewhere = Elsewhere(
+            cells=cells, dim=dim, motion=_TOLD, width=config.ahead_width, depth=config.ahead_depth
+        )
+        self.apart = Apart(cells=cells, dim=dim, motion=_TOLD, width=config.apart_width)
+
+    def senses(self, clip: Clip) -> Senses:
+        """What a clip holds of each of its views, steps of all rows one after another.
+
+        ``ValueError`` where it holds nothing that this model perceives, or pictures of another size.
+        """
+        self.known(clip.embodiment)
+        if clip.video is None and clip.depth is None and clip.points is None:
+            raise ValueError("this model perceives colours, depth or points, and the clip has none of them")
+        for name, pictures in (("video", clip.video), ("depth", clip.depth)):
+            wanted = (self.config.tubelet, self.picture, self.picture)
+            if pictures is not None and (came := (pictures.shape[2], *pictures.shape[-2:])) != wanted:
+                raise ValueError(f"{name} has {came} frames a step, rows and columns; this model was built for {wanted}")
+        camera = clip.intrinsics
+        if camera is None:
+            camera = torch.full((len(clip), 4), self.picture / 2, device=clip.times.device)
+        looks = rays(camera.float(), self.side, self.picture).repeat_interleave(clip.steps, 0)
+        pictures = (None if each is None else each.flatten(0, 1) for each in (clip.video, clip.depth, clip.points))
+        return Senses(looks, *pictures)
+
+    def perceive(self, senses: Senses, embodiment: str) -> Float[Tensor, "views cells dim"]:
+        """The latents of some views."""
+        said = self.encoder(senses).float()
+        return self.norm(said.flatten(0, 1), embodiment).view(said.shape)
+
+    def encode(self, clip: Clip) -> Latent:
+        """Perceive each step by itself."""
+        if clip.latents is not None:
+            return Latent(clip.latents, clip.times)
+        senses = self.senses(clip)
+        parts = torch.arange(len(senses), device=clip.times.device).split(_CHUNK)
+        views = torch.cat([self.perceive(senses.rows(part), clip.embodiment) for part in parts])
+        return Latent(views.view(len(clip), clip.steps, *self.latent_shape), clip.times)
+
+    def believe(
+        self,
+        belief: Belief | None,
+        seen: Latent,
+        actions: Float[Tensor, "batch time action"] | None,
+        embodiment: str = "",
+    ) -> Belief:
+        """Hold the last view."""
+        name = embodiment if belief is None else belief.embodiment
+        self.known(name)
+        return Belief(name, seen.between(seen.steps - 1, seen.steps))
+
+    def predict(self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, horizon: int) -> Latent:
+        """The views on a walk. ``ValueError`` where no motions come, for a view from nowhere cannot be told."""
+        body = self.known(belief.embodiment)
+        if actions is None or tuple(actions.shape[1:]) != (horizon, MOTION):
+            came = "none" if actions is None else f"{tuple(actions.shape)}"
+            raise ValueError(f"'{body.name}' needs actions of shape (batch, {horizon}, {MOTION}), and {came} came")
+        pose, walked = geometry.from_motion(actions[:, 0]), []
+        for step in range(horizon):
+            pose = pose if not step else pose @ geometry.from_motion(actions[:, step])
+            walked.append(self.look(belief.latents.values[:, -1], pose))
+        times = belief.latents.times[:, -1:] + body.step_seconds * torch.arange(1, horizon + 1).to(belief.latents.times)
+        return Latent(torch.stack(walked, 1), times)
+
+    def energy(
+        self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, future: Latent
+    ) -> Float[Tensor, "batch horizon"]:
+        """Squared distance from what was imagined, mean over cells and dim. A latent's own variance is 1."""
+        imagined = self.predict(belief, actions, future.steps)
+        return (future.values - imagined.values).square().mean((-1, -2))
+
+    def look(
+        self, view: Float[Tensor, "views cells dim"], pose: Float[Tensor, "views 4 4"]
+    ) -> Float[Tensor, "views cells dim"]:
+        """What would be seen from ``pose``, in the axes of the camera that saw ``view``; metres."""
+        return self.elsewhere(view, told(pose)).float()
+
+    def measure(
+        self, here: Float[Tensor, "views cells dim"], there: Float[Tensor, "views cells dim"]
+    ) -> Float[Tensor, "views 4 4"]:
+        """From where ``there`` was seen: its pose in the axes of the camera that saw ``here``, metres."""
+        six, metres = self.apart(here, there).float().split([6, 3], -1)
+        return geometry.assemble(geometry.from_six(six + _still(six)), metres)
+
+
+def told(pose: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 9"]:
+    """A motion in numbers that are 0 where nothing moves: its rotation's six, less the identity's, and metres."""
+    six = geometry.to_six(pose[..., :3, :3])
+    return torch.cat([six - _still(six), pose[..., :3, 3]], -1)
+
+
+def _still(like: Tensor) -> Float[Tensor, "6"]:
+    return geometry.to_six(torch.eye(3, dtype=like.dtype, device=like.device))
+
+
+def sized(embodiments: Mapping[str, Embodiment], size: str = "baby", picture: int = 64) -> SpatialConfig:
+    """The settings of one size: ``baby``, ``tiny`` or ``small``."""
+    if size not in _SIZES:
+        raise ValueError(f"there is no JEPA of places of size '{size}'; choose one of {', '.join(_SIZES)}")
+    width, depth, heads, dim = _SIZES[size]
+    return SpatialConfig(
+        embodiments=dict(embodiments),
+        picture=picture,
+        width=width,
+        depth=depth,
+        heads=heads,
+        dim=dim,
+        ahead_width=16 * width // 3,
+        apart_width=8 * width // 3,
+    )
+
+
+# One dial; each size doubles the widths of the one before it, with heads 32 wide in the baby and 64 beyond.
+#         width, depth, heads, dim
+_SIZES = {"baby": (96, 2, 3, 48), "tiny": (192, 6, 3, 96), "small": (384, 12, 6, 192)}
