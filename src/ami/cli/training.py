@@ -15,11 +15,12 @@ from ami.recipes.baby import SETTINGS, BabySettings
 from ami.recipes.films import VIDEO, FilmSettings
 from ami.recipes.objects import OBJECTS, ObjectSettings
 from ami.recipes.physics import PHYSICS, PhysicsSettings
+from ami.recipes.spatial import PLACES, PlacesSettings
 from ami.training.estimate import UTILISATION, Cluster
 from ami.training.run import Tick
 from ami.training.run import train as train_recipe
 
-Settings = BabySettings | FilmSettings | PhysicsSettings | ObjectSettings
+Settings = BabySettings | FilmSettings | PhysicsSettings | ObjectSettings | PlacesSettings
 
 
 def settings_of(recipe: str, size: str | None = None, steps: int | None = None) -> Settings:
@@ -27,7 +28,7 @@ def settings_of(recipe: str, size: str | None = None, steps: int | None = None) 
 
     For a baby they are the steps of the part that acts, and every other part is given its share besides.
     """
-    known: dict[str, Settings] = {**SETTINGS, "video": VIDEO, "physics": PHYSICS, "objects": OBJECTS}
+    known: dict[str, Settings] = {**SETTINGS, "video": VIDEO, "physics": PHYSICS, "objects": OBJECTS, "spatial": PLACES}
     settings = known[recipe]
     if size is not None:
         if isinstance(settings, ObjectSettings):

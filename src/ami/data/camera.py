@@ -36,6 +36,7 @@ class Moved:
     """A store with poses, whose windows come as a camera's."""
 
     store: Store
+    colours_only: bool = False  # as from a camera without depth that nobody tells how it moved
 
     def __post_init__(self) -> None:
         for field in ("video", "pose"):
@@ -60,4 +61,5 @@ class Moved:
 
     def clips(self, index: Int[np.ndarray, "batch 2"], steps: int, frames_per_step: int = 1) -> Clip:
         """Those of the store, as a camera's."""
-        return as_camera(self.store.clips(index, steps, frames_per_step))
+        clip = as_camera(self.store.clips(index, steps, frames_per_step))
+        return replace(clip, depth=None, points=None, pose=None, actions=None) if self.colours_only else clip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from jaxtyping import Float
@@ -33,6 +33,7 @@ class SpatialConfig(BaseModel):
     depth: int = Field(default=2, ge=1, description="blocks of the encoder")
     heads: int = Field(default=3, ge=1)
     dim: int = Field(48, ge=2, description="numbers of a cell's latent")
+    window: int = Field(4, ge=1, description="views that a belief holds")
     ahead_width: int = Field(512, ge=8, description="of the network that says what is seen from elsewhere")
     ahead_depth: int = Field(default=2, ge=1)
     apart_width: int = Field(256, ge=8, description="of the network that says how the camera moved")
@@ -42,7 +43,7 @@ class SpatialJEPA(WorldModel):
     """Perceives each step by itself, from colours, depth, points or any of them together; asked for the view from a pose.
 
     An action is how the camera moves, in its own axes, so a future is a walk: each of its steps is the view from where
-    the motions so far lead, seen from what is held, and no error is fed back. Where intrinsics are missing the camera
+    the motions so far lead, told from all views that are held, and no error is fed back. Where intrinsics are missing the camera
     is taken to see 90 degrees.
     """
 
@@ -84,9 +85,9 @@ class SpatialJEPA(WorldModel):
         pictures = (None if each is None else each.flatten(0, 1) for each in (clip.video, clip.depth, clip.points))
         return Senses(looks, *pictures)
 
-    def perceive(self, senses: Senses, embodiment: str) -> Float[Tensor, "views cells dim"]:
-        """The latents of some views."""
-        said = self.encoder(senses).float()
+    def perceive(self, parts: Iterable[Senses], embodiment: str) -> Float[Tensor, "views cells dim"]:
+        """The latents of views, part by part, which may differ in what was sensed; they are normalised together."""
+        said = torch.cat([self.encoder(part).float() for part in parts])
         return self.norm(said.flatten(0, 1), embodiment).view(said.shape)
 
     def encode(self, clip: Clip) -> Latent:
@@ -95,7 +96,7 @@ class SpatialJEPA(WorldModel):
             return Latent(clip.latents, clip.times)
         senses = self.senses(clip)
         parts = torch.arange(len(senses), device=clip.times.device).split(_CHUNK)
-        views = torch.cat([self.perceive(senses.rows(part), clip.embodiment) for part in parts])
+        views = self.perceive((senses.rows(part) for part in parts), clip.embodiment)
         return Latent(views.view(len(clip), clip.steps, *self.latent_shape), clip.times)
 
     def believe(
@@ -105,23 +106,33 @@ class SpatialJEPA(WorldModel):
         actions: Float[Tensor, "batch time action"] | None,
         embodiment: str = "",
     ) -> Belief:
-        """Hold the last view."""
+        """Hold the last ``window`` views, and the motions between them; without those, the last alone."""
         name = embodiment if belief is None else belief.embodiment
         self.known(name)
-        return Belief(name, seen.between(seen.steps - 1, seen.steps))
+        values, times, moved = seen.values, seen.times, actions
+        if belief is not None and actions is not None:
+            before = [] if belief.actions is None else [belief.actions]
+            values = torch.cat([belief.latents.values, values], 1)
+            times = torch.cat([belief.latents.times, times], 1)
+            moved = torch.cat([*before, actions], 1)
+        keep = 1 if moved is None else min(self.config.window, values.shape[1])
+        held = None if moved is None or keep == 1 else moved[:, 1 - keep :]
+        return Belief(name, Latent(values[:, -keep:], times[:, -keep:]), held)
 
     def predict(self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, horizon: int) -> Latent:
         """The views on a walk. ``ValueError`` where no motions come, for a view from nowhere cannot be told."""
-        body = self.known(belief.embodiment)
+        body, held = self.known(belief.embodiment), belief.latents
         if actions is None or tuple(actions.shape[1:]) != (horizon, MOTION):
             came = "none" if actions is None else f"{tuple(actions.shape)}"
             raise ValueError(f"'{body.name}' needs actions of shape (batch, {horizon}, {MOTION}), and {came} came")
-        pose, walked = geometry.from_motion(actions[:, 0]), []
-        for step in range(horizon):
-            pose = pose if not step else pose @ geometry.from_motion(actions[:, step])
-            walked.append(self.look(belief.latents.values[:, -1], pose))
-        times = belief.latents.times[:, -1:] + body.step_seconds * torch.arange(1, horizon + 1).to(belief.latents.times)
-        return Latent(torch.stack(walked, 1), times)
+        done = actions if belief.actions is None else torch.cat([belief.actions, actions], 1)
+        poses = [torch.eye(4, dtype=done.dtype, device=done.device).expand(len(belief), 4, 4)]
+        for step in geometry.from_motion(done).unbind(1):
+            poses.append(poses[-1] @ step)
+        known, asked = torch.stack(poses[: held.steps], 1), torch.stack(poses[held.steps :], 1)
+        views = [self.look(held.values, geometry.relative(known, asked[:, step, None])) for step in range(horizon)]
+        times = held.times[:, -1:] + body.step_seconds * torch.arange(1, horizon + 1).to(held.times)
+        return Latent(torch.stack(views, 1), times)
 
     def energy(
         self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, future: Latent
@@ -131,10 +142,10 @@ class SpatialJEPA(WorldModel):
         return (future.values - imagined.values).square().mean((-1, -2))
 
     def look(
-        self, view: Float[Tensor, "views cells dim"], pose: Float[Tensor, "views 4 4"]
-    ) -> Float[Tensor, "views cells dim"]:
-        """What would be seen from ``pose``, in the axes of the camera that saw ``view``; metres."""
-        return self.elsewhere(view, told(pose)).float()
+        self, views: Float[Tensor, "asked held cells dim"], poses: Float[Tensor, "asked held 4 4"]
+    ) -> Float[Tensor, "asked cells dim"]:
+        """What would be seen from one pose, told in the axes of the camera of each view that is held; metres."""
+        return self.elsewhere(views, told(poses)).float()
 
     def measure(
         self, here: Float[Tensor, "views cells dim"], there: Float[Tensor, "views cells dim"]

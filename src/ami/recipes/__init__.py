@@ -6,6 +6,7 @@ from ami.recipes.baby import baby, bridge
 from ami.recipes.films import video
 from ami.recipes.objects import objects
 from ami.recipes.physics import physics
+from ami.recipes.spatial import spatial
 from ami.training.run import Recipe
 
 RECIPES: dict[str, Callable[..., Recipe]] = {
@@ -14,4 +15,5 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
     "bridge": bridge,
     "physics": physics,
     "objects": objects,
+    "spatial": spatial,
 }

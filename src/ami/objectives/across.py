@@ -1,0 +1,175 @@
+"""What one sense says of a view from what others say, what is seen from elsewhere, and how the camera moved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from ami import geometry, parallel
+from ami.models.spatial import SpatialJEPA, told
+from ami.nn.senses import DepthStem
+from ami.nn.tokenizers import PATCH
+from ami.nn.views import Senses
+from ami.objectives.regularizers import covariance, variance_hinge
+from ami.types import Clip, Objective, WorldModel
+
+# What 1 stands for of a motion's numbers: a rotation's six, less the identity's, and metres.
+_SCALE = (0.3, 0.3, 0.5, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3)
+
+
+@dataclass(frozen=True)
+class AcrossSettings:
+    """The weight of each loss, and how much is kept from the pupil; at 0 a loss is not computed."""
+
+    across: float = 1.0  # error of all that is sensed together, told from some of it
+    depth: float = 1.0  # error of the code of what depth says, told from whatever was sensed
+    code: int = 32  # numbers of that code for each cell
+    view: float = 1.0  # error of the view from elsewhere
+    motion: float = 1.0  # error of how the camera moved between two views
+    variance: float = 4.0  # hinge of the deviation of each cell's latent over the batch
+    spread: float = 0.9  # that it asks for
+    covariance: float = 1.0
+    hidden: float = 0.5  # share of the views of which a block of cells is kept from the pupil
+    points: int = 256  # of depth pictures, given as points
+    shuffled: bool = False  # whether poses are those of another clip: a control, from which nothing can be learned
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+class Across(Objective):
+    """One encoder perceives every view twice: with all senses, and as a pupil with one of them or a part of it.
+
+    From the pupil's latent a small network tells the whole one (a masked latent, within and across the senses); a linear
+    layer tells a learned code of the view's depth, also where only colours were seen; and the world model tells, from
+    pupils' views and the motions between the cameras, the whole latent of a view that was not given, and from two
+    views the motion. Gradients pass into the targets. What keeps these from saying nothing is VICReg's pair of terms, on
+    each cell less its mean over the batch: a code of where a cell lies would else satisfy them.
+
+    A clip without depth or poses teaches what it can: that is the twin that learns from colours alone.
+    """
+
+    def __init__(self, model: SpatialJEPA, settings: AcrossSettings | None = None) -> None:
+        super().__init__()
+        self.settings = settings or AcrossSettings()
+        dim, code = model.config.dim, self.settings.code
+        self.whole = nn.Sequential(nn.Linear(dim, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim))
+        self.code = DepthStem(code, PATCH, model.config.tubelet)
+        self.read = nn.Linear(dim, code)
+
+    def losses(self, model: WorldModel, clip: Clip, generator: torch.Generator) -> dict[str, Tensor]:
+        """``across``, ``depth``, ``view``, ``motion`` and the regularisers, where there is something to learn from."""
+        assert isinstance(model, SpatialJEPA)
+        weigh, device = self.settings, clip.times.device
+        senses = model.senses(clip)
+        with torch.autocast(device.type, torch.bfloat16, enabled=weigh.precision == "bf16"):
+            order, parts = self._pupils(model, senses, clip, generator)
+            views = model.perceive([senses, *parts], clip.embodiment)
+            whole, pupil = views[: len(senses)], views[len(senses) :][order.argsort()]
+            losses = {"across": weigh.across * (self.whole(pupil).float() - whole).square().mean()}
+            if senses.depth is not None:
+                losses |= self._depth(senses.depth, pupil)
+            if clip.pose is not None:
+                losses |= self._elsewhere(model, clip.pose, pupil, whole, generator)
+        rows = (whole - parallel.mean(whole.mean(0))).flatten(0, 1)
+        losses["variance"] = weigh.variance * variance_hinge(rows, weigh.spread)
+        losses["covariance"] = weigh.covariance * covariance(rows)
+        return losses
+
+    def _pupils(
+        self, model: SpatialJEPA, senses: Senses, clip: Clip, generator: torch.Generator
+    ) -> tuple[Tensor, list[Senses]]:
+        """The views in an order, and what the pupil has of them: half of them in colours, an eighth each as depth and
+        as points, the rest in colours and depth; all in colours where there is nothing else."""
+        count, side = len(senses), model.side
+        chance = _drawn(count, 4, generator).to(senses.rays.device)
+        hidden = _blocks(side, chance[:, :2]) & (chance[:, 2:3] < self.settings.hidden)
+        if senses.depth is None or senses.video is None:
+            return torch.arange(count, device=hidden.device), [_only(senses, senses.video, senses.depth, None, hidden)]
+        points = senses.points
+        if points is None:
+            points = _scattered(senses.depth, clip, self.settings.points, generator)
+        kind = torch.bucketize(chance[:, 3].contiguous(), torch.tensor([0.5, 0.625, 0.75], device=hidden.device))
+        rows = [(kind == each).nonzero()[:, 0] for each in range(4)]
+        shown = [(True, False, False), (False, True, False), (False, False, True), (True, True, False)]
+        parts = [
+            _only(
+                senses.rows(row),
+                senses.video[row] if colours else None,
+                senses.depth[row] if depth else None,
+                points[row] if scattered else None,
+                hidden[row],
+            )
+            for row, (colours, depth, scattered) in zip(rows, shown, strict=True)
+            if len(row)
+        ]
+        return torch.cat(rows), parts
+
+    def _depth(self, depth: Tensor, pupil: Tensor) -> dict[str, Tensor]:
+        weigh = self.settings
+        code = self.code(depth).float()
+        code = code - parallel.mean(code.mean(0))
+        rows = code.flatten(0, 1)
+        return {
+            "depth": weigh.depth * (self.read(pupil).float() - code).square().mean(),
+            "depth_code": weigh.depth * (4 * variance_hinge(rows) + covariance(rows)),
+        }
+
+    def _elsewhere(
+        self, model: SpatialJEPA, pose: Tensor, pupil: Tensor, whole: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Every step from some of the others, and the motion between every two."""
+        weigh, (clips, steps) = self.settings, pose.shape[:2]
+        if weigh.shuffled:
+            pose = pose[torch.randperm(clips, generator=generator)]
+        here, others = _others(steps)
+        motion = told(geometry.relative(pose[:, others], pose[:, here, None]))
+        without = _drawn(clips * steps, steps - 1, generator).to(pose.device) < 0.5
+        without[:, 0] &= ~without.all(1)
+        held, asked = pupil.unflatten(0, (clips, steps)), whole.unflatten(0, (clips, steps))
+        entered = torch.relu(model.elsewhere.enter(held.flatten(2)))[:, others]  # each view once, for all questions
+        guess = model.elsewhere.told(entered.flatten(0, 1), motion.flatten(0, 1), without).float()
+        one, other = held[:, others], held[:, here, None].expand(-1, -1, steps - 1, -1, -1)
+        read = model.apart(one.flatten(0, 2), other.flatten(0, 2)).float()
+        missed = (read - motion.flatten(0, 2)) / torch.tensor(_SCALE, device=pose.device)
+        return {
+            "view": weigh.view * (guess - asked.flatten(0, 1)).square().mean(),
+            "motion": weigh.motion * missed.square().mean(),
+        }
+
+
+def _others(steps: int) -> tuple[Tensor, Tensor]:
+    """Every step, and for each the others: (steps), (steps, steps - 1)."""
+    here = torch.arange(steps)
+    return here, torch.stack([torch.cat([here[:step], here[step + 1 :]]) for step in range(steps)])
+
+
+def _drawn(rows: int, numbers: int, generator: torch.Generator) -> Float[Tensor, "rows numbers"]:
+    """Chances for this process's rows; all processes draw those of the whole batch, alike."""
+    return torch.rand(rows * parallel.size(), numbers, generator=generator)[parallel.rank() * rows :][:rows]
+
+
+def _blocks(side: int, corner: Float[Tensor, "views 2"]) -> Bool[Tensor, "views cells"]:
+    """A block of half the view's side each way, somewhere in it."""
+    size = max(side // 2, 1)
+    first = (corner * (side - size + 1)).long()[..., None]
+    line = torch.arange(side, device=corner.device)
+    down, right = ((line >= first) & (line < first + size)).unbind(1)
+    return (down[:, :, None] & right[:, None]).flatten(1)
+
+
+def _only(senses: Senses, video: Tensor | None, depth: Tensor | None, points: Tensor | None, hidden: Tensor) -> Senses:
+    return Senses(senses.rays, video, depth, points, hidden)
+
+
+def _scattered(
+    depth: Float[Tensor, "views frames 1 height width"], clip: Clip, count: int, generator: torch.Generator
+) -> Float[Tensor, "views count 3"]:
+    """Points at random pixels of the last frame's depth, the same pixels in all views."""
+    camera = clip.intrinsics
+    if camera is None:
+        camera = torch.full((len(clip), 4), depth.shape[-1] / 2, device=depth.device)
+    points = geometry.unproject(depth[:, -1, 0], camera.repeat_interleave(clip.steps, 0)).flatten(1, 2)
+    return points[:, torch.randperm(points.shape[1], generator=generator)[:count].to(points.device)]
