@@ -30,6 +30,7 @@ WORLDS = {
     "point-maze": "a ball in a maze, seen from above",
     "cube": "a robot arm that moves a cube about a table, with a camera in front of it",
     "first-person-rooms": "four rooms seen by who walks in them, with depth and pose",
+    "tabletop": "things that slide on a table, seen by a camera that moves about them, with depth and pose",
     "i-phyre": "drawn games in which blocks are removed and balls fall, told by objects (needs the extra 'iphyre')",
     "gym:ID": "any Gymnasium environment with pixels, by its id, acting at random",
 }

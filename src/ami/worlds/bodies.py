@@ -7,6 +7,7 @@ import os
 import sys
 import weakref
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -57,10 +58,7 @@ class Body(Task):
         if self._renderer is None:
             self.model.vis.quality.offsamples = 0
             self._renderer = self._mujoco.Renderer(self.model, 2 * SIZE, 2 * SIZE)
-            # Closed with the task, or when Python ends, before MuJoCo lets go of the display that closing needs.
-            closing = weakref.finalize(self, self._renderer.close)
-            closing.atexit = False
-            atexit.register(closing)
+            close_at_exit(self, self._renderer.close)
             for flag in ("mjRND_SHADOW", "mjRND_REFLECTION", "mjRND_SKYBOX", "mjRND_HAZE"):
                 self._renderer.scene.flags[getattr(self._mujoco.mjtRndFlag, flag)] = 0
         self._renderer.update_scene(self.data, camera=self.camera)
@@ -201,3 +199,10 @@ def mujoco_for(world: str) -> Any:
     if sys.platform == "linux":
         os.environ.setdefault("MUJOCO_GL", "egl")
     return needed("mujoco", world)
+
+
+def close_at_exit(owner: object, close: Callable[[], None]) -> None:
+    """Close what draws with its owner, or when Python ends, before MuJoCo lets go of the display that closing needs."""
+    closing = weakref.finalize(owner, close)
+    closing.atexit = False
+    atexit.register(closing)

@@ -14,7 +14,19 @@ from jaxtyping import Float, UInt8
 
 from ami.data.episodes import Episode
 from ami.types import Embodiment
-from ami.worlds import films, first_person, iphyre, layouts, maze, maze_walks, rooms, rooms_env, task, violations
+from ami.worlds import (
+    films,
+    first_person,
+    iphyre,
+    layouts,
+    maze,
+    maze_walks,
+    rooms,
+    rooms_env,
+    tabletop,
+    task,
+    violations,
+)
 from ami.worlds.pictures import fitted
 from ami.worlds.tasks import TASKS
 
@@ -198,6 +210,10 @@ def _record_first_person(episodes: int, steps: int, seed: int) -> Recording:
     return Recording(first_person.EMBODIMENT, first_person.collect(episodes, steps, seed), first_person.TRUTH)
 
 
+def _record_tabletop(episodes: int, steps: int, seed: int) -> Recording:
+    return Recording(tabletop.EMBODIMENT, tabletop.collect(episodes, steps, seed), tabletop.TRUTH)
+
+
 def _task(name: str) -> Callable[[int, int, int], Recording]:
     def record_task(episodes: int, steps: int, seed: int) -> Recording:
         opened = TASKS[name]()
@@ -222,6 +238,7 @@ WORLDS: Mapping[str, Callable[[int, int, int], Recording]] = {
     maze.NAME: _record_maze,
     **{name: _task(name) for name in TASKS},
     first_person.NAME: _record_first_person,
+    tabletop.NAME: _record_tabletop,
     iphyre.NAME: _record_iphyre,
 }
 
