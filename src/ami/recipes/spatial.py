@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
-from ami.data.camera import CAMERA, Moved
+from ami.data.camera import CAMERA, Cameras
 from ami.data.episodes import Store
 from ami.data.loader import Loader, Source
 from ami.models.spatial import SpatialJEPA, sized
@@ -27,7 +27,7 @@ class PlacesSettings:
     precision: str = "auto"  # while it trains: "fp32", "bf16", or "auto": what this machine does fast
     steps: int = 4000
     clip: int = 5  # steps in a training clip
-    batch: int = 16  # clips, of each store
+    batch: int = 16  # clips, of all stores together
     senses: Literal["all", "colours"] = "all"  # "colours": the twin that never sees depth nor hears how it moved
     objective: AcrossSettings = field(default_factory=AcrossSettings)
     optimisation: Optimisation = field(default_factory=lambda: Optimisation(rate=2e-3, warmup=50))
@@ -43,10 +43,10 @@ def spatial(stores: Sequence[Store], seed: int = 0, settings: PlacesSettings = P
     precision = fast_precision() if settings.precision == "auto" else settings.precision
     settings = replace(settings, precision=precision)
     objective = replace(settings.objective, precision=precision)
-    seen = [Moved(store, colours_only=settings.senses == "colours") for store in stores]
+    cameras = Cameras(tuple(stores), colours_only=settings.senses == "colours")
+    trained, held = _sides(stores)
     config = sized({CAMERA.name: CAMERA}, settings.size, settings.picture)
-    sources = [Source(each, settings.clip, settings.batch, episodes=sides(each.store)[0]) for each in seen]
-    held = [each.clips(each.windows(settings.clip, 1, sides(each.store)[1])[:: settings.clip][:64], settings.clip) for each in seen]
+    gauged = cameras.windows(settings.clip, episodes=held)[:: settings.clip]
 
     def build() -> SpatialJEPA:
         with drawn_from(seed):
@@ -56,9 +56,9 @@ def spatial(stores: Sequence[Store], seed: int = 0, settings: PlacesSettings = P
         "places",
         settings.steps,
         lambda model: Across(model, objective),
-        lambda model: Loader(sources, seed),
+        lambda model: Loader([Source(cameras, settings.clip, settings.batch, episodes=trained)], seed),
         settings.optimisation,
-        gauge_clips=tuple(held[:1]),
+        gauge_clips=(cameras.clips(gauged[:: max(len(gauged) // 64, 1)], settings.clip),),
     )
     named = {store.embodiment.name: store for store in stores}
     return Recipe(
@@ -70,3 +70,14 @@ def spatial(stores: Sequence[Store], seed: int = 0, settings: PlacesSettings = P
         stages=(stage,),
         left_out=left_out(named, settings.clip),
     )
+
+
+def _sides(stores: Sequence[Store]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Episodes to train on and those held out, of all stores, numbered one after another."""
+    trained, held, first = [], [], 0
+    for store in stores:
+        own = sides(store)
+        trained += [first + number for number in own[0]]
+        held += [first + number for number in own[1]]
+        first += len(store)
+    return tuple(trained), tuple(held)
