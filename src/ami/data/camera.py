@@ -48,7 +48,9 @@ class Cameras:
             if missing := [name for name in ("video", "pose") if name not in fields_]:
                 raise ValueError(f"{store.folder} holds no {missing[0]}, which a camera that is moved needs")
             if fields_ != held[0]:
-                raise ValueError(f"{store.folder} holds {fields_}, and {self.folder} {held[0]}; both must hold the same")
+                raise ValueError(
+                    f"{store.folder} holds {fields_}, and {self.folder} {held[0]}; both must hold the same"
+                )
 
     @staticmethod
     def _fields(store: Store) -> dict[str, tuple[int, ...]]:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ami import geometry
 from ami.data.camera import as_camera
 from ami.evaluation.probes import best_ridge, fit, fit_principal
-from ami.types import Clip, WorldModel
+from ami.evaluation.statistics import bootstrap
+from ami.types import Clip, Interval, WorldModel
 
 # Clips to what is seen in each of their views.
 Eye = Callable[[Clip], Float[Tensor, "rows time feature"]]
 GRID = 16  # cells on a side of the depth that is read out, and of pixels seen without learning
 _ROWS = 16  # clips at a time
-_STILL = 0.05  # metres: a camera that went less has no direction to be right about
+_STILL, _TURN = 0.05, 0.035  # metres and radians: a camera that went less has no direction to be right about
 
 
 def model_eye(model: WorldModel, *, depth: bool = False) -> Eye:
@@ -59,7 +61,7 @@ def coarse_depth(clip: Clip) -> Float[Tensor, "rows time cells"]:
 
 
 def read_ridge(seen: Tensor, truth: Tensor, asked: Tensor) -> Tensor:
-    """What a ridge, fitted on rows of ``seen`` and ``truth``, says of other rows; the last fifth chooses its penalty."""
+    """What a ridge, fitted on rows of ``seen``, says of other rows; the last fifth chooses its penalty."""
     cut = len(seen) * 4 // 5
     return best_ridge(seen, truth, slice(cut, None), slice(0, cut))(asked)
 
@@ -92,28 +94,46 @@ def read_network(seen: Tensor, truth: Tensor, asked: Tensor, seed: int, steps: i
         return probe.eval()(asked)
 
 
-def pairs(rows: int, steps: int, apart: int, count: int, rng: np.random.Generator) -> Int[np.ndarray, "pairs 3"]:
-    """Rows, and two different steps of each that are at most ``apart`` from one another; all rows equally often."""
-    row = np.arange(count) % rows
+def pairs(clip: Clip, apart: int, count: int, rng: np.random.Generator) -> Int[Tensor, "pairs 3"]:
+    """Rows, and two different steps of each, at most ``apart`` from one another, between which the camera moved."""
+    row = np.arange(count) % len(clip)
     gap = rng.integers(1, apart + 1, count)
-    first = rng.integers(0, steps - gap)
+    first = rng.integers(0, clip.steps - gap)
     ways = np.stack([first, first + gap], 1)
-    return np.concatenate([row[:, None], np.where(rng.random((count, 1)) < 0.5, ways, ways[:, ::-1])], 1)
+    ways = np.where(rng.random((count, 1)) < 0.5, ways, ways[:, ::-1])
+    found = torch.from_numpy(np.concatenate([row[:, None], ways], 1))
+    return found[moved(between(clip, found))]
 
 
-def pose_errors(
-    said: Float[Tensor, "n 4 4"], true: Float[Tensor, "n 4 4"]
-) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"], Float[Tensor, "n"]]:
-    """Degrees off in rotation; the larger of that and the direction's; metres off.
+def between(clip: Clip, pairs: Int[Tensor, "pairs 3"]) -> Float[Tensor, "pairs 4 4"]:
+    """The poses of the second steps from the first."""
+    assert clip.pose is not None
+    return geometry.relative(clip.pose[pairs[:, 0], pairs[:, 1]], clip.pose[pairs[:, 0], pairs[:, 2]])
 
-    Of a camera that did not move away only the rotation counts. Source of the measure: Yi et al. 2018, "Learning to find
-    good correspondences", section 4.
+
+def moved(pose: Float[Tensor, "*batch 4 4"]) -> Bool[Tensor, "*batch"]:
+    """Whether a camera moved or turned by more than what hardly shows."""
+    return (pose[..., :3, 3].norm(dim=-1) > _STILL) | (geometry.angle(pose[..., :3, :3]) > _TURN)
+
+
+class PoseErrors(NamedTuple):
+    """How far off poses are."""
+
+    turned: Float[Tensor, "n"]  # degrees, in rotation
+    worst: Float[Tensor, "n"]  # degrees, the larger of that and of the direction's
+    metres: Float[Tensor, "n"]
+
+
+def pose_errors(said: Float[Tensor, "n 4 4"], true: Float[Tensor, "n 4 4"]) -> PoseErrors:
+    """Of a camera that only turned, the direction does not count.
+
+    Source of the measure: Yi et al. 2018, "Learning to find good correspondences", section 4.
     """
     turned = torch.rad2deg(geometry.angle(said[:, :3, :3].mT @ true[:, :3, :3]))
     went, goes = said[:, :3, 3], true[:, :3, 3]
     aside = torch.rad2deg(torch.acos(functional.cosine_similarity(went, goes, dim=-1).clamp(-1, 1)))
     worst = torch.where(goes.norm(dim=-1) > _STILL, torch.maximum(turned, aside), turned)
-    return turned, worst, (went - goes).norm(dim=-1)
+    return PoseErrors(turned, worst, (went - goes).norm(dim=-1))
 
 
 def under(errors: Float[Tensor, "n"], most: float) -> Float[Tensor, "n"]:
@@ -121,9 +141,7 @@ def under(errors: Float[Tensor, "n"], most: float) -> Float[Tensor, "n"]:
     return (1 - errors / most).clamp_min(0)
 
 
-def ranked_first(
-    said: Float[Tensor, "n feature"], there: Float[Tensor, "n feature"], among: int
-) -> Float[Tensor, "n"]:
+def ranked_first(said: Float[Tensor, "n feature"], there: Float[Tensor, "n feature"], among: int) -> Float[Tensor, "n"]:
     """Whether each one's own is the nearest of ``among`` candidates: itself and the ones that follow it, in a ring."""
     far = torch.cdist(said.double(), there.double())
     ring = (torch.arange(len(said))[:, None] + torch.arange(min(among, len(said)))) % len(said)
@@ -138,3 +156,33 @@ def walked(steps: Float[Tensor, "rows gaps 4 4"]) -> Float[Tensor, "rows steps 3
         pose = pose @ step
         places.append(pose[:, :3, 3])
     return torch.stack(places, 1)
+
+
+def explained(
+    said: Float[np.ndarray, "n quantity"],
+    true: Float[np.ndarray, "n quantity"],
+    clusters: np.ndarray,
+    rng: np.random.Generator,
+) -> Interval:
+    """R², mean over quantities, redrawing episodes."""
+
+    def r2(weight: np.ndarray) -> float:
+        mean = weight @ true / weight.sum()
+        return float((1 - weight @ (said - true) ** 2 / (weight @ (true - mean) ** 2)).mean())
+
+    return bootstrap(r2, clusters, rng)
+
+
+def correlation(
+    said: Float[np.ndarray, "n quantity"],
+    true: Float[np.ndarray, "n quantity"],
+    clusters: np.ndarray,
+    rng: np.random.Generator,
+) -> Interval:
+    """Pearson's r, mean over quantities, redrawing episodes."""
+
+    def r(weight: np.ndarray) -> float:
+        one, other = (each - weight @ each / weight.sum() for each in (said, true))
+        return float((weight @ (one * other) / np.sqrt((weight @ one**2) * (weight @ other**2))).mean())
+
+    return bootstrap(r, clusters, rng)

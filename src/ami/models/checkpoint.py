@@ -30,6 +30,7 @@ from ami.models.jepa import JEPA, JEPAConfig
 from ami.models.mind import Mind, MindConfig
 from ami.models.objects import ObjectModel, ObjectsConfig
 from ami.models.recurrent import RecurrentConfig, RecurrentJEPA
+from ami.models.spatial import SpatialConfig, SpatialJEPA
 from ami.models.vjepa import VJEPA, VJEPAConfig
 from ami.types import LeftOut, WorldModel
 
@@ -45,6 +46,7 @@ MODELS: Kinds = {
     "recurrent": (RecurrentConfig, RecurrentJEPA),
     "mind": (MindConfig, Mind),
     "objects": (ObjectsConfig, ObjectModel),
+    "spatial": (SpatialConfig, SpatialJEPA),
 }
 
 

@@ -33,24 +33,26 @@ class SpatialConfig(BaseModel):
     depth: int = Field(default=2, ge=1, description="blocks of the encoder")
     heads: int = Field(default=3, ge=1)
     dim: int = Field(48, ge=2, description="numbers of a cell's latent")
-    window: int = Field(4, ge=1, description="views that a belief holds")
-    ahead_width: int = Field(512, ge=8, description="of the network that says what is seen from elsewhere")
+    window: int = Field(default=4, ge=1, description="views that a belief holds")
+    ahead_width: int = Field(default=512, ge=8, description="of the network that says what is seen from elsewhere")
     ahead_depth: int = Field(default=2, ge=1)
-    apart_width: int = Field(256, ge=8, description="of the network that says how the camera moved")
+    apart_width: int = Field(default=256, ge=8, description="of the network that says how the camera moved")
 
 
 class SpatialJEPA(WorldModel):
-    """Perceives each step by itself, from colours, depth, points or any of them together; asked for the view from a pose.
+    """Perceives each step by itself, from colours, depth, points or any of them; tells the view from another pose.
 
     An action is how the camera moves, in its own axes, so a future is a walk: each of its steps is the view from where
-    the motions so far lead, told from all views that are held, and no error is fed back. Where intrinsics are missing the camera
-    is taken to see 90 degrees.
+    the motions so far lead, told from all views that are held, and no error is fed back. Where intrinsics are missing
+    the camera is taken to see 90 degrees.
     """
 
     def __init__(self, config: SpatialConfig) -> None:
         super().__init__()
         if config.width % (2 * config.heads):
-            raise ValueError(f"a width of {config.width} cannot be shared by {config.heads} heads in pairs of dimensions")
+            raise ValueError(
+                f"a width of {config.width} cannot be shared by {config.heads} heads in pairs of dimensions"
+            )
         for name, body in config.embodiments.items():
             if body.action_dim != MOTION:
                 raise ValueError(f"'{name}' has {body.action_dim} numbers in an action; a camera's motion has {MOTION}")
@@ -75,13 +77,15 @@ class SpatialJEPA(WorldModel):
         if clip.video is None and clip.depth is None and clip.points is None:
             raise ValueError("this model perceives colours, depth or points, and the clip has none of them")
         for name, pictures in (("video", clip.video), ("depth", clip.depth)):
-            wanted = (self.config.tubelet, self.picture, self.picture)
+            wanted = (self.config.tubelet, self.config.picture, self.config.picture)
             if pictures is not None and (came := (pictures.shape[2], *pictures.shape[-2:])) != wanted:
-                raise ValueError(f"{name} has {came} frames a step, rows and columns; this model was built for {wanted}")
-        camera = clip.intrinsics
+                raise ValueError(
+                    f"{name} has {came} frames a step, rows and columns; this model was built for {wanted}"
+                )
+        camera, side = clip.intrinsics, self.config.picture
         if camera is None:
-            camera = torch.full((len(clip), 4), self.picture / 2, device=clip.times.device)
-        looks = rays(camera.float(), self.side, self.picture).repeat_interleave(clip.steps, 0)
+            camera = torch.full((len(clip), 4), side / 2, device=clip.times.device)
+        looks = rays(camera.float(), self.side, side).repeat_interleave(clip.steps, 0)
         pictures = (None if each is None else each.flatten(0, 1) for each in (clip.video, clip.depth, clip.points))
         return Senses(looks, *pictures)
 

@@ -42,7 +42,9 @@ class Turns:
         return turned
 
 
-def turns(places: Int[Tensor, "*rows tokens 3"] | Float[Tensor, "*rows tokens 3"], dim: int, *, tiled: bool = False) -> Turns:
+def turns(
+    places: Int[Tensor, "*rows tokens 3"] | Float[Tensor, "*rows tokens 3"], dim: int, *, tiled: bool = False
+) -> Turns:
     """The turns of tokens at (time, row, column), or at any three coordinates, in a head of ``dim`` dimensions.
 
     Each of the three axes has a third of the dimensions, in planes that turn with falling speed; what is left over of

@@ -50,8 +50,8 @@ class PointStem(nn.Module):
         known = geometry.known(points)
         chosen, there = farthest(points, known, self.centres)
         centre = points.gather(1, chosen[..., None].expand(-1, -1, 3))
-        apart = torch.cdist(centre, points).masked_fill(~known[:, None], torch.inf)
-        near, index = apart.topk(min(self.neighbours, points.shape[1]), largest=False)
+        apart = (centre[:, :, None] - points[:, None]).square().sum(-1).masked_fill(~known[:, None], torch.inf)
+        near, index = (each[..., : self.neighbours] for each in apart.sort(stable=True))  # of two as near, the first
         around = points[:, None].expand(-1, self.centres, -1, -1).gather(2, index[..., None].expand(-1, -1, -1, 3))
         range_ = centre.norm(dim=-1, keepdim=True).clamp_min(1 / _FAR)
         shape = (around - centre[:, :, None]) / range_[..., None]  # as it is seen: near and far things look alike
@@ -61,7 +61,7 @@ class PointStem(nn.Module):
 
 
 def _ordered(points: Float[Tensor, "views points 3"]) -> Float[Tensor, "views points 3"]:
-    """By a direction in which no two points of a scene that people build lie even: where two are as far, one is first."""
+    """By a direction in which nothing that people build is even: where two points are as far, one is always first."""
     x, y, z = points.unbind(-1)
     return points.gather(1, (x + 0.7346 * y + 0.5812 * z).argsort(1)[..., None].expand(-1, -1, 3))
 
@@ -89,8 +89,7 @@ def farthest(
 def bearings(points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
     """Down, right (radians from the camera's axis) and the logarithm of the range of points in camera axes, metres.
 
-    So a cell of a picture, whose range nobody may know, and a point lie in one space; and another look at the same place
-    turns into a shift.
+    So a cell of a picture, whose range nobody may know, and a point lie in one space, in which to turn is to shift.
     """
     x, y, z = points.unbind(-1)
     level = torch.hypot(x, z)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -19,6 +20,9 @@ from ami.types import Clip, Objective, WorldModel
 
 # What 1 stands for of a motion's numbers: a rotation's six, less the identity's, and metres.
 _SCALE = (0.3, 0.3, 0.5, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3)
+# What pupils have of a view, and where their shares end: half of them see colours alone.
+_SHOWN = (("video",), ("depth",), ("points",), ("video", "depth"))
+_SHARES = (0.5, 0.625, 0.75)
 
 
 @dataclass(frozen=True)
@@ -42,13 +46,14 @@ class AcrossSettings:
 class Across(Objective):
     """One encoder perceives every view twice: with all senses, and as a pupil with one of them or a part of it.
 
-    From the pupil's latent a small network tells the whole one (a masked latent, within and across the senses); a linear
-    layer tells a learned code of the view's depth, also where only colours were seen; and the world model tells, from
-    pupils' views and the motions between the cameras, the whole latent of a view that was not given, and from two
-    views the motion. Gradients pass into the targets. What keeps these from saying nothing is VICReg's pair of terms, on
-    each cell less its mean over the batch: a code of where a cell lies would else satisfy them.
+    From the pupil's latent a small network tells the whole one (a masked latent, within and across the senses); a
+    linear layer tells a learned code of the view's depth, also where only colours were seen; and the world model tells,
+    from pupils' views and the motions between the cameras, the whole latent of a view that was not given, and from two
+    views the motion. Gradients pass into the targets. What keeps these from saying nothing is VICReg's pair of terms,
+    on each cell less its mean over the batch: a code of where a cell lies would else satisfy them.
 
-    A clip without depth or poses teaches what it can: that is the twin that learns from colours alone.
+    A clip without depth or poses teaches what it can: that is the twin that learns from colours alone. Asked for views
+    from it knows not where, it would learn what all views of a place share, and nothing else (docs/log.md).
     """
 
     def __init__(self, model: SpatialJEPA, settings: AcrossSettings | None = None) -> None:
@@ -65,7 +70,7 @@ class Across(Objective):
         weigh, device = self.settings, clip.times.device
         senses = model.senses(clip)
         with torch.autocast(device.type, torch.bfloat16, enabled=weigh.precision == "bf16"):
-            order, parts = self._pupils(model, senses, clip, generator)
+            order, parts = self._pupils(senses, clip, generator)
             views = model.perceive([senses, *parts], clip.embodiment)
             whole, pupil = views[: len(senses)], views[len(senses) :][order.argsort()]
             losses = {"across": weigh.across * (self.whole(pupil).float() - whole).square().mean()}
@@ -78,33 +83,18 @@ class Across(Objective):
         losses["covariance"] = weigh.covariance * covariance(rows)
         return losses
 
-    def _pupils(
-        self, model: SpatialJEPA, senses: Senses, clip: Clip, generator: torch.Generator
-    ) -> tuple[Tensor, list[Senses]]:
-        """The views in an order, and what the pupil has of them: half of them in colours, an eighth each as depth and
-        as points, the rest in colours and depth; all in colours where there is nothing else."""
-        count, side = len(senses), model.side
-        chance = _drawn(count, 4, generator).to(senses.rays.device)
-        hidden = _blocks(side, chance[:, :2]) & (chance[:, 2:3] < self.settings.hidden)
+    def _pupils(self, senses: Senses, clip: Clip, generator: torch.Generator) -> tuple[Tensor, list[Senses]]:
+        """The views in an order, and what the pupil has of them: mostly colours, some depth, points, or two of them."""
+        chance = _drawn(len(senses), 4, generator).to(senses.rays.device)
+        hidden = _blocks(senses.rays.shape[1], chance[:, :2]) & (chance[:, 2:3] < self.settings.hidden)
+        senses = replace(senses, hidden=hidden)
         if senses.depth is None or senses.video is None:
-            return torch.arange(count, device=hidden.device), [_only(senses, senses.video, senses.depth, None, hidden)]
-        points = senses.points
-        if points is None:
-            points = _scattered(senses.depth, clip, self.settings.points, generator)
-        kind = torch.bucketize(chance[:, 3].contiguous(), torch.tensor([0.5, 0.625, 0.75], device=hidden.device))
-        rows = [(kind == each).nonzero()[:, 0] for each in range(4)]
-        shown = [(True, False, False), (False, True, False), (False, False, True), (True, True, False)]
-        parts = [
-            _only(
-                senses.rows(row),
-                senses.video[row] if colours else None,
-                senses.depth[row] if depth else None,
-                points[row] if scattered else None,
-                hidden[row],
-            )
-            for row, (colours, depth, scattered) in zip(rows, shown, strict=True)
-            if len(row)
-        ]
+            return torch.arange(len(senses), device=hidden.device), [senses.only("video", "depth")]
+        if senses.points is None:
+            senses = replace(senses, points=_scattered(senses.depth, clip, self.settings.points, generator))
+        kind = torch.bucketize(chance[:, 3].contiguous(), torch.tensor(_SHARES, device=hidden.device))
+        rows = [(kind == each).nonzero()[:, 0] for each in range(len(_SHOWN))]
+        parts = [senses.rows(row).only(*shown) for row, shown in zip(rows, _SHOWN, strict=True) if len(row)]
         return torch.cat(rows), parts
 
     def _depth(self, depth: Tensor, pupil: Tensor) -> dict[str, Tensor]:
@@ -151,17 +141,14 @@ def _drawn(rows: int, numbers: int, generator: torch.Generator) -> Float[Tensor,
     return torch.rand(rows * parallel.size(), numbers, generator=generator)[parallel.rank() * rows :][:rows]
 
 
-def _blocks(side: int, corner: Float[Tensor, "views 2"]) -> Bool[Tensor, "views cells"]:
+def _blocks(cells: int, corner: Float[Tensor, "views 2"]) -> Bool[Tensor, "views cells"]:
     """A block of half the view's side each way, somewhere in it."""
+    side = math.isqrt(cells)
     size = max(side // 2, 1)
     first = (corner * (side - size + 1)).long()[..., None]
     line = torch.arange(side, device=corner.device)
     down, right = ((line >= first) & (line < first + size)).unbind(1)
     return (down[:, :, None] & right[:, None]).flatten(1)
-
-
-def _only(senses: Senses, video: Tensor | None, depth: Tensor | None, points: Tensor | None, hidden: Tensor) -> Senses:
-    return Senses(senses.rays, video, depth, points, hidden)
 
 
 def _scattered(

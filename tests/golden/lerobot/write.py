@@ -1,7 +1,7 @@
 """Writes the small LeRobot datasets in this folder with the ``lerobot`` package itself, in an environment of its own.
 
-    python write.py v2.1    with lerobot 0.3.3
-    python write.py v3.0    with lerobot 0.4.4
+python write.py v2.1    with lerobot 0.3.3
+python write.py v3.0    with lerobot 0.4.4
 """
 
 import sys

@@ -1,32 +1,35 @@
-"""What of a place is in the latents of its views: depth, poses, things, the same view by another sense or from elsewhere."""
+"""What latents of views say of places: depth, poses, things, a view by another sense, a view from elsewhere."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn import functional
 
 from ami import geometry
-from ami.data.camera import CAMERA, as_camera
+from ami.data.camera import CAMERA
 from ami.evaluation import places
 from ami.evaluation.benchmark import Answer, Asking, Suite
 from ami.evaluation.places import Eye
-from ami.evaluation.statistics import bootstrap_mean, bootstrap_r2
+from ami.evaluation.statistics import bootstrap_mean
 from ami.types import Belief, Clip, Interval, Latent, Result, WorldModel
 from ami.worlds import gym, maze
+from ami.worlds.tabletop import NAME as TABLETOP
 
 _SEED = 8_000_000  # no training draws from so far up: recipes' seeds are small numbers
 _TOGETHER = 50  # episodes that are recorded at once
 _VISIBLE = 8  # px of a thing that is asked about
 _ANGLES = (5, 10, 30)  # degrees up to which relative poses are counted
-_NINE = "six numbers of the rotation and three of the translation"
+_LEAST = 0.05  # metres: no depth that is read is nearer
 
-Rows = Mapping[str, Float[np.ndarray, "n"]]
+Seen = dict[str, tuple[Tensor, Tensor]]  # by each eye: in the episodes to learn from, and in those asked about
 
 
 @dataclass(frozen=True)
@@ -50,35 +53,45 @@ class Places:
     @property
     def name(self) -> str:
         """What its results are called, all of them."""
-        things = ", position, velocity, yaw" if self.world == "tabletop" else ""
+        things = ", position, velocity, yaw" if self.world == TABLETOP else ""
         return f"spatial/(depth-from-rgb, relative-pose, ego-motion, cross-modal, queried-view{things})"
 
     @property
     def protocol(self) -> tuple[str, ...]:
         """How it is asked, a plain sentence each."""
         return (
-            f"spatial: probes learn from {self.learn} episodes of {self.steps} steps of {self.world} and are asked about "
-            "fresh ones; encoders see colours alone. Depth of 16 x 16 cells by a ridge; all else by one network of two "
-            f"hidden layers: of two views up to {self.apart} steps apart, {_NINE} (AUC of the larger of the errors of "
-            "rotation and direction); of three views in a row the velocity.",
-            f"cross-modal: the nearest of {self.among} views, one of each episode, seen in depth alone, to one in colours. "
-            f"queried-view: steps {self.held} are seen, that of step {self.asked} is imagined from where the camera then "
-            f"is; the nearest of the true ones of {self.among} episodes (recall1), or of all steps of its own (recall1_own).",
+            f"spatial: probes learn from {self.learn} episodes of {self.steps} steps of {self.world} and are asked "
+            "about fresh ones; encoders see colours alone. Depth of 16 x 16 cells is read by a ridge, all else by a "
+            f"network of two hidden layers: from two views up to {self.apart} steps apart how the camera moved (AUC of "
+            "the larger error, of rotation or direction, where it moved), from three in a row where the target is.",
+            f"cross-modal: the nearest of {self.among} views, one an episode, seen in depth alone, to one in colours. "
+            f"queried-view: steps {self.held} are seen and that of step {self.asked} is imagined, where the camera "
+            f"moved: the nearest of true ones of {self.among} episodes (recall1), or of all steps of its own "
+            "(recall1_own).",
         )
 
     def run(self, model: WorldModel, n: int, asking: Asking) -> Answer:
         """Ask with ``n`` fresh episodes."""
         began = time.perf_counter()
-        model.part(CAMERA.name)
-        learn, asked = (recorded(self.world, count, self.steps, _SEED + 2 * asking.seed + part) for part, count in enumerate((self.learn, n)))
-        models = {"model": model} | ({} if asking.untrained is None else {"untrained": asking.untrained}) | dict(asking.rivals)
+        model.known(CAMERA.name)
+        first = _SEED + 2 * asking.seed
+        learn, asked = (
+            recorded(self.world, self.learn, self.steps, first),
+            recorded(self.world, n, self.steps, first + 1),
+        )
+        rivals = {} if asking.untrained is None else {"untrained": asking.untrained}
+        models = {"model": model, **rivals, **asking.rivals}
         eyes = {name: places.model_eye(each) for name, each in models.items()}
         eyes["pixels"] = places.principal_eye(learn.rows(slice(0, 200)), 256)
-        seen = {name: (eye(learn), eye(asked)) for name, eye in eyes.items()}
+        seen: Seen = {}
+        for done, (name, eye) in enumerate(eyes.items()):
+            asking.tell("places", done, len(eyes))
+            seen[name] = eye(learn), eye(asked)
+        asking.tell("places", len(eyes), len(eyes))
         told = _Told(self, asking.seed, asked)
         told.depth(seen, learn)
         told.poses(seen, learn)
-        if self.world == "tabletop":
+        if self.world == TABLETOP:
             told.things(seen, learn)
         told.across(seen, {name: places.model_eye(each, depth=True) for name, each in models.items()})
         told.elsewhere(models, seen)
@@ -93,143 +106,146 @@ class _Told:
         self.protocol, self.seed, self.asked = protocol, seed, asked
         self.results: list[Result] = []
 
-    def depth(self, seen: Mapping[str, tuple[Tensor, Tensor]], learn: Clip) -> None:
-        """Depth from colours: every third step."""
-        third = slice(0, None, 3)
-        truth, wanted = (places.coarse_depth(clip)[:, third].flatten(0, 1).nan_to_num(0.0) for clip in (learn, self.asked))
-        clusters = np.repeat(np.arange(len(self.asked)), len(wanted) // len(self.asked))
+    def depth(self, seen: Seen, learn: Clip) -> None:
+        """Depth from colours, of every third step."""
+
+        def third(each: Tensor) -> Tensor:
+            return each[:, ::3].flatten(0, 1)
+
+        truth, wanted = (third(places.coarse_depth(clip)) for clip in (learn, self.asked))
         said = {
-            name: places.read_ridge(*(each[:, third].flatten(0, 1) if k != 1 else truth for k, each in ((0, one), (1, one), (2, other)))).clamp_min(0.05)
+            name: places.read_ridge(third(one), truth, third(other)).clamp_min(_LEAST)
             for name, (one, other) in seen.items()
         }
         said["mean"] = truth.mean(0).expand_as(wanted)
-        off = {name: (each - wanted).square().mean(1).numpy() for name, each in said.items()}
-        self._add("depth-from-rgb", "rmse", off, "m", clusters, np.sqrt)
-        off = {name: ((each - wanted).abs() / wanted.clamp_min(0.05)).mean(1).numpy() for name, each in said.items()}
-        self._add("depth-from-rgb", "absrel", off, "share", clusters)
-        near = {name: (torch.maximum(each / wanted, wanted / each) < 1.25).double().mean(1).numpy() for name, each in said.items()}
-        self._add("depth-from-rgb", "delta1", near, "share", clusters)
+        clusters = np.repeat(np.arange(len(self.asked)), len(wanted) // len(self.asked))
+        for metric, unit, last, measure in (
+            ("rmse", "m", math.sqrt, lambda each: (each - wanted).square()),
+            ("absrel", "share", float, lambda each: (each - wanted).abs() / wanted),
+            ("delta1", "share", float, lambda each: (torch.maximum(each / wanted, wanted / each) < 1.25).double()),
+        ):
+            rows = {name: measure(each).mean(1) for name, each in said.items()}
+            self._add("depth-from-rgb", metric, rows, unit, clusters, last)
 
-    def poses(self, seen: Mapping[str, tuple[Tensor, Tensor]], learn: Clip) -> None:
+    def poses(self, seen: Seen, learn: Clip) -> None:
         """The pose of one view from another, and the way that these make."""
-        rng, protocol = np.random.default_rng(self.seed), self.protocol
-        chosen = torch.from_numpy(places.pairs(len(learn), learn.steps, protocol.apart, 40 * len(learn), rng))
-        tested = torch.from_numpy(places.pairs(len(self.asked), self.asked.steps, protocol.apart, 10 * len(self.asked), rng))
-        row, gap = torch.arange(len(self.asked)).repeat_interleave(self.asked.steps - 1), torch.arange(self.asked.steps - 1)
-        along = torch.stack([row, gap.repeat(len(self.asked)), gap.repeat(len(self.asked)) + 1], 1)
-        truth, wanted, steps = _between(learn, chosen), _between(self.asked, tested), _between(self.asked, along)
-        turned, direction, metres, away = {}, {}, {}, {}
-        went = places.walked(steps.unflatten(0, (len(self.asked), -1)))
-        for name, each in {**seen, "mean": None}.items():
-            numbers = _numbers(truth)
-            if each is None:
-                said = numbers.mean(0).expand(len(tested) + len(along), -1)
-            else:
-                ask = torch.cat([_two(each[1], tested), _two(each[1], along)])
-                said = places.read_network(_two(each[0], chosen), numbers, ask, self.seed, protocol.probe_steps)
-            pose = _pose(said)
-            turned[name], direction[name], metres[name] = places.pose_errors(pose[: len(tested)], wanted)
-            path = places.walked(pose[len(tested) :].unflatten(0, (len(self.asked), -1)))
-            away[name] = (path - went).square().sum(-1).mean(1).numpy()
+        rng, protocol, count = np.random.default_rng(self.seed), self.protocol, len(self.asked)
+        chosen = places.pairs(learn, protocol.apart, 40 * len(learn), rng)
+        tested = places.pairs(self.asked, protocol.apart, 10 * count, rng)
+        gaps = torch.arange(self.asked.steps - 1).repeat(count)
+        along = torch.stack([torch.arange(count).repeat_interleave(self.asked.steps - 1), gaps, gaps + 1], 1)
+        numbers, wanted = _numbers(places.between(learn, chosen)), places.between(self.asked, tested)
+        went = places.walked(places.between(self.asked, along).unflatten(0, (count, -1)))
+        said = {"mean": numbers.mean(0).expand(len(tested) + len(along), -1)}
+        for name, (one, other) in seen.items():
+            ask = torch.cat([_two(other, tested), _two(other, along)])
+            said[name] = places.read_network(_two(one, chosen), numbers, ask, self.seed, protocol.probe_steps)
+        pose = {name: _pose(each) for name, each in said.items()}
+        off = {name: places.pose_errors(each[: len(tested)], wanted) for name, each in pose.items()}
         clusters = tested[:, 0].numpy()
         for most in _ANGLES:
-            self._add("relative-pose", f"auc{most}", _each(direction, lambda off: places.under(off, most)), "share", clusters)
-        self._add("relative-pose", "rotation", _each(turned, lambda off: off), "degrees", clusters)
-        self._add("relative-pose", "translation", _each(metres, lambda off: off), "m", clusters)
-        self._add("ego-motion", "ate", away, "m", np.arange(len(self.asked)), np.sqrt)
+            rows = {name: places.under(each.worst, most) for name, each in off.items()}
+            self._add("relative-pose", f"auc{most}", rows, "share", clusters)
+        self._add("relative-pose", "rotation", {name: each.turned for name, each in off.items()}, "degrees", clusters)
+        self._add("relative-pose", "translation", {name: each.metres for name, each in off.items()}, "m", clusters)
+        ways = {name: places.walked(each[len(tested) :].unflatten(0, (count, -1))) for name, each in pose.items()}
+        away = {name: (way - went).square().sum(-1).mean(1) for name, way in ways.items()}
+        self._add("ego-motion", "ate", away, "m", np.arange(count), math.sqrt)
 
-    def things(self, seen: Mapping[str, tuple[Tensor, Tensor]], learn: Clip) -> None:
+    def things(self, seen: Seen, learn: Clip) -> None:
         """Where the target is (camera axes), how fast it moves, which way it faces: steps in which it can be seen."""
-        truth, wanted = _target(learn), _target(self.asked)
-        rows, asks = truth.pop("seen"), wanted.pop("seen")
-        said: dict[str, Tensor] = {}
-        for name, (one, other) in seen.items():
-            features, ask = (_three(each)[which] for each, which in ((one, rows), (other, asks)))
-            answers = torch.cat([each[rows] for each in truth.values()], 1)
-            said[name] = places.read_network(features, answers, ask, self.seed, 2 * self.protocol.probe_steps)
+        (truth, rows), (wanted, asks) = _target(learn), _target(self.asked)
+        answers = torch.cat([each[rows] for each in truth.values()], 1)
+        said = {
+            name: places.read_network(
+                _three(one)[rows], answers, _three(other)[asks], self.seed, 2 * self.protocol.probe_steps
+            )
+            for name, (one, other) in seen.items()
+        }
         first, n = 0, int(asks.sum())
+        clusters = asks.nonzero()[:, 0].numpy()
         for name, numbers in wanted.items():
             columns, true = slice(first, first + numbers.shape[-1]), numbers[asks].double().numpy()
             first = columns.stop
-            found = {}
-            for who, each in said.items():
-                rng = np.random.default_rng(self.seed)
-                found[who] = bootstrap_r2(each[:, columns].double().numpy(), true, rng)
-            if name == "yaw":
-                found = {who: _correlation(each[:, columns].double().numpy(), true, self.seed) for who, each in said.items()}
-            self._keep(name, "r" if name == "yaw" else "r2", found, "", n, f"bootstrap over {n} views, 95 %")
+            measure = places.correlation if name == "yaw" else places.explained
+            found = {
+                who: measure(each[:, columns].double().numpy(), true, clusters, np.random.default_rng(self.seed))
+                for who, each in said.items()
+            }
+            self._keep(name, "r" if name == "yaw" else "r2", found, "", n, clusters)
 
-    def across(self, seen: Mapping[str, tuple[Tensor, Tensor]], depths: Mapping[str, Eye]) -> None:
+    def across(self, seen: Seen, depths: Mapping[str, Eye]) -> None:
         """Which of many views in depth is the one in colours?"""
-        step = self.asked.steps // 2
+        step, among = self.asked.steps // 2, self.protocol.among
         there = self.asked.between(step, step + 1)
-        first = {name: places.ranked_first(seen[name][1][:, step], eye(there)[:, 0], self.protocol.among) for name, eye in depths.items()}
-        grey, dark = places.pixels(there)[:, 0].unflatten(1, (3, -1)).mean(1), -places.coarse_depth(there)[:, 0].nan_to_num(0.0)
-        first["pixels"] = places.ranked_first(_standard(grey), _standard(dark), self.protocol.among)
-        self._add("cross-modal", "recall1", _each(first, lambda hit: hit), "share", np.arange(len(self.asked)))
+        first = {
+            name: places.ranked_first(seen[name][1][:, step], eye(there)[:, 0], among) for name, eye in depths.items()
+        }
+        grey, far = places.pixels(there)[:, 0].unflatten(1, (3, -1)).mean(1), places.coarse_depth(there)[:, 0]
+        first["pixels"] = places.ranked_first(_standard(grey), _standard(-far), among)
+        self._add("cross-modal", "recall1", first, "share", np.arange(len(self.asked)))
 
-    def elsewhere(self, models: Mapping[str, WorldModel], seen: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-        """Which of many views is the one that is imagined?"""
-        protocol, held = self.protocol, list(self.protocol.held)
-        went = geometry.relative(self._pose(held[-1]), self._pose(protocol.asked))
-        moved = (went[:, :3, 3].norm(dim=-1) > 0.1) | (torch.rad2deg(geometry.angle(went[:, :3, :3])) > 5)
-        step = torch.stack([geometry.to_motion(geometry.relative(self._pose(a), self._pose(b))) for a, b in zip(held, [*held[1:], protocol.asked], strict=True)], 1)
-        first, own = {}, {}
-        for name in [*models, "pixels"]:
-            features = seen[name][1]
-            said = features[:, held[-1]]
-            if name in models and models[name].part(CAMERA.name) is not None:
-                said = _imagined(models[name], features[:, held], step)
-            rows = {"": said, "-last": features[:, held[-1]]} if name == "model" else {"": said}
-            for suffix, each in rows.items():
-                who = "last-view" if suffix else name
-                first[who] = places.ranked_first(each[moved], features[moved, protocol.asked], protocol.among)
-                own[who] = (torch.cdist(each[moved, None], features[moved])[:, 0].argmin(1) == protocol.asked).double()
-        clusters = np.arange(int(moved.sum()))
-        self._add("queried-view", "recall1", _each(first, lambda hit: hit), "share", clusters)
-        self._add("queried-view", "recall1_own", _each(own, lambda hit: hit), "share", clusters)
+    def elsewhere(self, models: Mapping[str, WorldModel], seen: Seen) -> None:
+        """Which of many views is the one that is imagined? Of walks in which the camera moves."""
+        protocol, pose = self.protocol, self.asked.pose
+        assert pose is not None
+        steps = [*protocol.held, protocol.asked]
+        motions = geometry.to_motion(geometry.relative(pose[:, steps[:-1]], pose[:, steps[1:]]))
+        moved = places.moved(geometry.relative(pose[:, steps[-2]], pose[:, steps[-1]]))
+        said = {name: _imagined(each, seen[name][1][:, steps[:-1]], motions) for name, each in models.items()}
+        true = {name: seen[name][1][moved] for name in [*models, "pixels"]}
+        guess = {name: each[moved] for name, each in said.items()} | {"pixels": true["pixels"][:, steps[-2]]}
+        guess["last-view"], true["last-view"] = true["model"][:, steps[-2]], true["model"]
+        first = {
+            name: places.ranked_first(each, true[name][:, protocol.asked], protocol.among)
+            for name, each in guess.items()
+        }
+        own = {
+            name: (torch.cdist(each[:, None], true[name])[:, 0].argmin(1) == protocol.asked).double()
+            for name, each in guess.items()
+        }
+        for metric, rows in (("recall1", first), ("recall1_own", own)):
+            self._add("queried-view", metric, rows, "share", np.arange(int(moved.sum())))
 
-    def _pose(self, step: int) -> Tensor:
-        assert self.asked.pose is not None
-        return self.asked.pose[:, step]
-
-    def _add(self, name, metric, rows, unit, clusters, last=lambda value: value) -> None:
-        """A mean with a bootstrap over episodes; ``last`` is done to it and to its bounds."""
+    def _add(
+        self,
+        name: str,
+        metric: str,
+        rows: Mapping[str, Tensor],
+        unit: str,
+        clusters: np.ndarray,
+        last: Callable[[float], float] = float,
+    ) -> None:
+        """A mean, redrawing episodes; ``last`` is done to it and to its bounds."""
         found = {}
         for who, values in rows.items():
-            made = bootstrap_mean(values, np.random.default_rng(self.seed), clusters=clusters, method="percentile")
-            found[who] = Interval(*(float(last(each)) for each in (made.value, made.low, made.high)))
-        episodes = len(np.unique(clusters))
-        self._keep(name, metric, found, unit, len(clusters), f"bootstrap over {episodes} episodes, 95 %")
+            rng = np.random.default_rng(self.seed)
+            made = bootstrap_mean(values.double().numpy(), rng, clusters=clusters, method="percentile")
+            found[who] = Interval(last(made.value), last(made.low), last(made.high))
+        self._keep(name, metric, found, unit, len(clusters), clusters)
 
-    def _keep(self, name: str, metric: str, found: dict[str, Interval], unit: str, n: int, interval: str) -> None:
+    def _keep(
+        self, name: str, metric: str, found: dict[str, Interval], unit: str, n: int, clusters: np.ndarray
+    ) -> None:
         own = found.pop("model")
+        how = f"bootstrap over {len(np.unique(clusters))} episodes, 95 %"
         self.results.append(
-            Result(f"spatial/{name}", metric, own.value, own.low, own.high, n, unit, (self.seed,), interval, found)
+            Result(f"spatial/{name}", metric, own.value, own.low, own.high, n, unit, (self.seed,), how, found)
         )
 
 
 def recorded(world: str, episodes: int, steps: int, seed: int) -> Clip:
     """Fresh walks, one in each row, with their truth."""
     rows = []
-    for first in range(0, episodes, _TOGETHER):
-        count = min(_TOGETHER, episodes - first)
-        rows += gym.record(world, count, steps, 1000 * seed + first // _TOGETHER).episodes
-    video, depth, pose, truth = (torch.from_numpy(np.stack([np.asarray(getattr(row, name)) for row in rows])) for name in ("video", "depth", "pose", "truth"))
-    return Clip(
-        world,
-        torch.from_numpy(np.stack([row.times for row in rows])),
-        video.movedim(-1, 2)[:, :, None],
-        depth[:, :, None, None].float(),
-        pose=pose.float(),
-        intrinsics=torch.from_numpy(np.stack([row.intrinsics for row in rows if row.intrinsics is not None])).float(),
-        truth=truth.float(),
-    )
-
-
-def _between(clip: Clip, pairs: Tensor) -> Float[Tensor, "pairs 4 4"]:
-    assert clip.pose is not None
-    return geometry.relative(clip.pose[pairs[:, 0], pairs[:, 1]], clip.pose[pairs[:, 0], pairs[:, 2]])
+    for group, first in enumerate(range(0, episodes, _TOGETHER)):
+        rows += gym.record(world, min(_TOGETHER, episodes - first), steps, 1000 * seed + group).episodes
+    held = {
+        name: torch.from_numpy(np.stack([getattr(row, name) for row in rows])).float()
+        for name in ("depth", "pose", "intrinsics", "truth")
+    }
+    video = torch.from_numpy(np.stack([row.video for row in rows])).movedim(-1, 2)[:, :, None]
+    times = torch.from_numpy(np.stack([row.times for row in rows]))
+    return Clip(world, times, video, **{**held, "depth": held["depth"][:, :, None, None]})
 
 
 def _two(seen: Tensor, pairs: Tensor) -> Tensor:
@@ -249,34 +265,23 @@ def _pose(numbers: Tensor) -> Float[Tensor, "n 4 4"]:
     return geometry.assemble(geometry.from_six(numbers[:, :6]), numbers[:, 6:])
 
 
-def _target(clip: Clip) -> dict[str, Tensor]:
-    """The truth of the target in the camera's axes from the third step on, and whether it can be seen."""
+def _target(clip: Clip) -> tuple[dict[str, Tensor], Bool[Tensor, "rows steps"]]:
+    """The truth of the target in the camera's axes from the third step on, and where it can be seen."""
     assert clip.truth is not None
     assert clip.pose is not None
-    truth, pose = clip.truth[:, 2:], clip.pose[:, 2:]
-    back = geometry.inverse(pose)
+    truth, back = clip.truth[:, 2:], geometry.inverse(clip.pose[:, 2:])
     yaw = truth[..., 7]
-    facing = torch.stack([yaw.cos(), yaw.sin(), torch.zeros_like(yaw)], -1)
-    along = (back[..., :3, :3] @ facing[..., None])[..., 0][..., [0, 2]]
-    return {
+    faces = torch.stack([yaw.cos(), yaw.sin(), torch.zeros_like(yaw)], -1)
+
+    def turned(ways: Tensor) -> Tensor:
+        return (back[..., :3, :3] @ ways[..., None])[..., 0]
+
+    found = {
         "position": geometry.place(back, truth[..., None, 1:4])[..., 0, :],
-        "velocity": (back[..., :3, :3] @ truth[..., 4:7, None])[..., 0],
-        "yaw": torch.nn.functional.normalize(along, dim=-1),
-        "seen": truth[..., 8] >= _VISIBLE,
+        "velocity": turned(truth[..., 4:7]),
+        "yaw": functional.normalize(turned(faces)[..., [0, 2]], dim=-1),
     }
-
-
-def _correlation(said: np.ndarray, true: np.ndarray, seed: int) -> Interval:
-    """Pearson's r, mean over columns, with a percentile bootstrap over rows."""
-    rng, n = np.random.default_rng(seed), len(true)
-
-    def r(rows: np.ndarray) -> float:
-        return float(np.mean([np.corrcoef(said[rows, k], true[rows, k])[0, 1] for k in range(true.shape[1])]))
-
-    drawn = [r(rng.integers(n, size=n)) for _ in range(300)]
-    value = r(np.arange(n))
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Interval(value, min(float(low), value), max(float(high), value))
+    return found, truth[..., 8] >= _VISIBLE
 
 
 def _standard(pictures: Tensor) -> Tensor:
@@ -292,10 +297,6 @@ def _imagined(model: WorldModel, held: Tensor, motions: Tensor) -> Tensor:
     return model.predict(belief, motions[:, -1:], 1).values[:, 0].flatten(1)
 
 
-def _each(rows: Mapping[str, Tensor], change) -> dict[str, np.ndarray]:
-    return {name: change(row).double().numpy() for name, row in rows.items()}
-
-
 MAZE = Places(maze.NAME, apart=2, held=(0, 1, 2), asked=3)
-TABLE = Places("tabletop")
+TABLE = Places(TABLETOP)
 SUITES = (Suite("spatial", ((TABLE, 400),)), Suite("spatial-maze", ((MAZE, 400),)))
