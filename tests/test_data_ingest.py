@@ -8,6 +8,7 @@ import pytest
 
 from ami.data.episodes import Store
 from ami.data.ingest import ingest
+from ami.data.recording import Wanted
 from ami.data.robots import WIDOWX, read_bridge
 from ami.data.video import read_film, write_film
 from ami.types import LeftOut
@@ -50,7 +51,9 @@ def test_real_robot_episodes(shared_data: Path, tmp_path: Path) -> None:
 
 
 def test_real_films(shared_data: Path, tmp_path: Path) -> None:
-    report = ingest([shared_data / "video" / "cups.mp4", shared_data / "video" / "dog.mp4"], tmp_path / "d", fps=5.0)
+    report = ingest(
+        [shared_data / "video" / "cups.mp4", shared_data / "video" / "dog.mp4"], tmp_path / "d", Wanted(fps=5.0)
+    )
     store = Store.open(tmp_path / "d")
     assert store.embodiment.step_seconds == pytest.approx(0.2)
     assert store.embodiment.action_dim == 0
@@ -134,7 +137,7 @@ def test_films_of_all_rates_show_the_same_moment_at_the_same_frame(tmp_path: Pat
         bright = np.arange(64) < edge[:, None]  # frame, column
         pictures = np.where(bright[:, None, :, None], 230, 20).astype(np.uint8)
         write_film(tmp_path / f"at{native}.mp4", np.broadcast_to(pictures, (len(edge), 64, 64, 3)), native)
-    ingest([tmp_path], tmp_path / "out", fps=10)
+    ingest([tmp_path], tmp_path / "out", Wanted(fps=10))
     store = Store.open(tmp_path / "out")
     assert [info.length for info in store.episodes] == [11, 17, 13, 8]
     for number in range(4):

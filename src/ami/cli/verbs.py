@@ -110,24 +110,32 @@ class Collect(Verb):
 
 @dataclass(frozen=True, kw_only=True)
 class Ingest(Verb):
-    """Turn films (mp4, mov, avi, mkv, webm) or robot episodes (npz) into a new store, all of them or nothing."""
+    """Turn recordings into a new store, all of them or nothing.
+
+    Films (mp4, mov, avi, mkv, webm), RGB-D folders (TUM, 7-Scenes), point clouds (ply, pcd), robot episodes (LeRobot
+    datasets, robomimic's hdf5, Push-T's zarr, BridgeData's npz).
+    """
 
     paths: Positional[tuple[Path, ...]]  # files, or folders of them
     out: Path  # folder of the new store
-    size: int = 64  # px on a side: films are cut to their middle square
-    fps: float = 10.0  # frames a second to take from films
+    size: int = 64  # px on a side: pictures are cut to their middle square
+    fps: float | None = None  # frames a second; where it is not said 10 of films, and all of anything else
+    camera: str | None = None  # which camera of a robot, by its name; the first, if not said
+    calibration: Path | None = None  # camera.json (fx, fy, cx, cy, depth_scale) of RGB-D folders that have none
+    points: int = 1024  # points to keep of each cloud
     skip_bad: bool = False  # leave out what cannot be read, a file or the end of a film; the index lists it
 
     def run(self) -> Outcome:
         """Read them."""
         from ami.data.ingest import ingest
+        from ami.data.recording import Wanted
 
+        wanted = Wanted(self.size, self.fps, self.camera, self.calibration, self.points)
         with Bars() as bars:
             report = ingest(
                 self.paths,
                 self.out,
-                size=self.size,
-                fps=self.fps,
+                wanted,
                 skip_bad=self.skip_bad,
                 progress=lambda done, total: bars.tell("reading files", done, total),
             )

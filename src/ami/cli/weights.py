@@ -102,15 +102,14 @@ class Features(Heavy):
         """Perceive them."""
         from ami.cli.asking import checkpoint_in
         from ami.cli.features import Shown, extract
-        from ami.data.ingest import recordings
-        from ami.data.video import SUFFIXES
+        from ami.data.layouts import FILMS, find
         from ami.models import checkpoint
 
         if self.out.suffix != ".npz":
             raise ValueError(f"--out is {self.out}; the arrays go into one file whose name ends in .npz")
         if self.out.exists():
             raise ValueError(f"{self.out} is there already; choose another name with --out, or delete it first")
-        found = recordings(self.films, SUFFIXES)
+        found = [film.path for film in find(self.films, (FILMS,))]
         folder = checkpoint_in(self.checkpoint)
         shown = Shown.to(checkpoint.load(folder), self.fps, self.clip)
         with Bars() as bars:

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from ami import files
 from ami.data.episodes import Store
-
-_NAMED = 3  # episodes named in a sentence before "and n more"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing the doctor looked at, and what it saw, in one sentence with numbers."""
-
-    level: Literal["error", "warning", "ok"]
-    name: str
-    message: str
+from ami.data.finding import Finding, called, each, some
+from ami.data.survey import survey
 
 
 def check(store: Store, against: Store | None = None) -> list[Finding]:
@@ -41,6 +32,7 @@ def check(store: Store, against: Store | None = None) -> list[Finding]:
     else:
         findings = [Finding("ok", "files", f"all {len(store)} episodes are as they were written (sha256)")]
     findings += [_not_a_number(store), _steps(store), *_actions(store), _copies(store), *_pictures(store)]
+    findings += survey(store, against)
     findings += [_coverage(store), *_visited(store), *_left_out(store)]
     if against is not None:
         findings.append(_overlap(store, against))
@@ -62,39 +54,39 @@ def info(store: Store) -> dict[str, Any]:
         "longest": max(sizes, default=0),
         "fields": {name: list(shape) for name, shape in store.fields.items()},
         "truth_names": list(store.truth_names),
-        "left_out": [{"name": each.name, "why": each.why, "seconds": each.seconds} for each in store.left_out],
+        "left_out": [{"name": one.name, "why": one.why, "seconds": one.seconds} for one in store.left_out],
     }
 
 
 def _not_a_number(store: Store) -> Finding:
     bad = [
-        f"{name} of {_episode(store, number)}"
-        for number, arrays in _each(store)
+        f"{name} of {called(store, number)}"
+        for number, arrays in each(store)
         for name, array in arrays.items()
         if array.dtype.kind == "f" and not np.isfinite(array).all()
     ]
     if bad:
-        return Finding("error", "nan", f"NaN or infinity in {_some(bad)}")
+        return Finding("error", "nan", f"NaN or infinity in {some(bad)}")
     return Finding("ok", "nan", "every number is finite")
 
 
 def _steps(store: Store) -> Finding:
     """Are frames as far apart as the embodiment says?"""
     wanted = store.embodiment.step_seconds
-    apart = {number: np.diff(arrays["times"]) for number, arrays in _each(store)}
+    apart = {number: np.diff(arrays["times"]) for number, arrays in each(store)}
     bad = [number for number, gaps in apart.items() if len(gaps) and not np.allclose(gaps, wanted, rtol=0.02, atol=0)]
     if not bad:
         return Finding("ok", "step", f"frames are {wanted:g} s apart, as {store.embodiment.name!r} says")
     typical = float(np.median(np.concatenate([apart[number] for number in bad])))
     message = f"frames are {typical:g} s apart (median) where {store.embodiment.name!r} says {wanted:g} s"
-    return Finding("error", "step", f"{message}: {_some([_episode(store, number) for number in bad])}")
+    return Finding("error", "step", f"{message}: {some([called(store, number) for number in bad])}")
 
 
 def _actions(store: Store) -> Iterator[Finding]:
     """Are actions alive, inside their bounds, and of the size of their bounds?"""
     if "actions" not in store.fields:
         return
-    actions = np.concatenate([arrays["actions"] for _, arrays in _each(store)]).astype(np.float64)
+    actions = np.concatenate([arrays["actions"] for _, arrays in each(store)]).astype(np.float64)
     actions = actions[np.isfinite(actions).all(1)]
     if not len(actions):
         yield Finding("error", "actions", "no episode has a usable action")
@@ -105,23 +97,23 @@ def _actions(store: Store) -> Iterator[Finding]:
     outside = (actions < low - 1e-6) | (actions > high + 1e-6)
     faint = ~still & (spread < 0.01 * room)  # a uniform action has 0.29 of the room, a timid robot about 0.05
 
-    def each(dims: np.ndarray) -> str:
+    def told(dims: np.ndarray) -> str:
         """Dimensions with what was seen and what was said."""
         seen = zip(actions.min(0), actions.max(0), low, high, strict=True)
         said = [f"{a:.3g} to {b:.3g} (bounds {c:.3g} to {d:.3g})" for a, b, c, d in seen]
         return ", ".join(f"{dim}: {said[dim]}" for dim in np.flatnonzero(dims))
 
     if still.any():
-        yield Finding("warning", "constant actions", f"nothing can be learnt of action dimension {each(still)}")
+        yield Finding("warning", "constant actions", f"nothing can be learnt of action dimension {told(still)}")
     if outside.any():
         count = int(outside.any(1).sum())
         level = "error" if count > 0.05 * len(actions) else "warning"
         share = f"{count} of {len(actions)} actions ({count / len(actions):.1%})"
         yield Finding(
-            level, "bounds", f"{share} are outside the bounds in dimension {each(np.asarray(outside.any(0)))}"
+            level, "bounds", f"{share} are outside the bounds in dimension {told(np.asarray(outside.any(0)))}"
         )
     if faint.any():
-        message = f"actions use under 1 % of the bounds in dimension {each(faint)}: are the units the same?"
+        message = f"actions use under 1 % of the bounds in dimension {told(faint)}: are the units the same?"
         yield Finding("warning", "scale", message)
     alive = spread[~still]
     if len(alive) and (fold := alive.max() / alive.min()) > 3:
@@ -135,8 +127,8 @@ def _copies(store: Store) -> Finding:
     many = [digest for digest, count in Counter(info.digest for info in store.episodes).items() if count > 1]
     if not many:
         return Finding("ok", "duplicates", "no episode is there twice")
-    twice = [_episode(store, n) for n, info in enumerate(store.episodes) if info.digest in many]
-    return Finding("warning", "duplicates", f"{len(twice)} episodes are copies of one another: {_some(twice)}")
+    twice = [called(store, n) for n, info in enumerate(store.episodes) if info.digest in many]
+    return Finding("warning", "duplicates", f"{len(twice)} episodes are copies of one another: {some(twice)}")
 
 
 def _pictures(store: Store) -> Iterator[Finding]:
@@ -144,20 +136,20 @@ def _pictures(store: Store) -> Iterator[Finding]:
     if "video" not in store.fields:
         return
     blank, frozen, all_frames = Counter[int](), [], 0
-    for number, arrays in _each(store):
+    for number, arrays in each(store):
         video = arrays["video"]
         flat = video.reshape(len(video), -1)
         blank[number] = int((flat.max(1).astype(int) - flat.min(1) < 4).sum())
         # Every other pixel is enough to see a change, and half the work.
         moved = (flat[1:, ::2] != flat[:-1, ::2]).mean(1) if len(flat) > 1 else np.ones(1)
         if (moved < 1e-3).mean() > 0.5:
-            frozen.append(f"{_episode(store, number)} ({(moved < 1e-3).mean():.0%} of frames repeat the one before)")
+            frozen.append(f"{called(store, number)} ({(moved < 1e-3).mean():.0%} of frames repeat the one before)")
         all_frames += len(video)
     if blank.total():
-        where = _some([_episode(store, number) for number, count in blank.items() if count])
+        where = some([called(store, number) for number, count in blank.items() if count])
         yield Finding("warning", "blank frames", f"{blank.total()} of {all_frames} frames are of one colour: {where}")
     if frozen:
-        yield Finding("warning", "frozen film", f"films that hardly move: {_some(frozen)}")
+        yield Finding("warning", "frozen film", f"films that hardly move: {some(frozen)}")
     if not (blank.total() or frozen):
         yield Finding("ok", "pictures", f"{all_frames} frames, none of one colour, no film frozen")
 
@@ -177,12 +169,12 @@ def _visited(store: Store) -> Iterator[Finding]:
     """How much of the action space and of the range of truth was seen, in tenths of each dimension."""
     if "actions" in store.fields:
         low, high = np.array(store.embodiment.low), np.array(store.embodiment.high)
-        seen = _tenths(np.concatenate([arrays["actions"] for _, arrays in _each(store)]), low, high)
+        seen = _tenths(np.concatenate([arrays["actions"] for _, arrays in each(store)]), low, high)
         level = "warning" if seen.min() < 0.3 else "ok"
         shares = ", ".join(f"{share:.0%}" for share in seen)
         yield Finding(level, "actions visited", f"of each action dimension's range this share was visited: {shares}")
     if store.truth_names:
-        truth = np.concatenate([arrays["truth"] for _, arrays in _each(store)])
+        truth = np.concatenate([arrays["truth"] for _, arrays in each(store)])
         seen = _tenths(truth, np.nanmin(truth, 0), np.nanmax(truth, 0))
         shares = ", ".join(
             f"{name} {truth[:, k].min():.3g} to {truth[:, k].max():.3g} ({seen[k]:.0%} of it)"
@@ -194,24 +186,24 @@ def _visited(store: Store) -> Iterator[Finding]:
 def _left_out(store: Store) -> Iterator[Finding]:
     """What did not come in when the store was made?"""
     if store.left_out:
-        seconds = sum(each.seconds or 0.0 for each in store.left_out)
+        seconds = sum(one.seconds or 0.0 for one in store.left_out)
         message = f"{len(store.left_out)} recordings did not come in, or not to their end ({seconds:.1f} s at least)"
-        yield Finding("warning", "left out", f"{message}: {_some([each.name for each in store.left_out])}")
+        yield Finding("warning", "left out", f"{message}: {some([one.name for one in store.left_out])}")
 
 
 def _overlap(store: Store, against: Store) -> Finding:
     """Is anything in both stores? Whole episodes by digest, single frames by theirs."""
     there = {info.digest for info in against.episodes}
-    shared = [_episode(store, number) for number, info in enumerate(store.episodes) if info.digest in there]
+    shared = [called(store, number) for number, info in enumerate(store.episodes) if info.digest in there]
     if shared:
-        return Finding("error", "overlap", f"{len(shared)} episodes are also in {against.folder}: {_some(shared)}")
+        return Finding("error", "overlap", f"{len(shared)} episodes are also in {against.folder}: {some(shared)}")
     if "video" not in store.fields or store.fields.get("video") != against.fields.get("video"):
         return Finding("ok", "overlap", f"no episode is also in {against.folder}")
     known = {digest for number in range(len(against)) for digest in _frames(against, number)}
     counts = Counter({number: sum(d in known for d in _frames(store, number)) for number in range(len(store))})
     if not counts.total():
         return Finding("ok", "overlap", f"no episode and no frame is also in {against.folder}")
-    where = _some([_episode(store, number) for number, count in counts.most_common() if count])
+    where = some([called(store, number) for number, count in counts.most_common() if count])
     return Finding("error", "overlap", f"{counts.total()} frames are also in {against.folder}, in {where}")
 
 
@@ -228,17 +220,3 @@ def _tenths(
     places = np.clip(np.nan_to_num(places, nan=-1.0), -1, 10).astype(int)
     places[np.isclose(values, high)] = 9
     return np.array([len(np.intersect1d(column, np.arange(10))) / 10 for column in places.T])
-
-
-def _each(store: Store) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    return ((number, store.arrays(number)) for number in range(len(store)))
-
-
-def _episode(store: Store, number: int) -> str:
-    source = store.episodes[number].source
-    return f"episode {number} ({source})" if source else f"episode {number}"
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more

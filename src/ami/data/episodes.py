@@ -194,7 +194,7 @@ class Store:
         return np.stack([np.repeat(chosen, counts), first], axis=1)
 
     def clips(self, index: Int[np.ndarray, "batch 2"], steps: int, frames_per_step: int = 1) -> Clip:
-        """Cut windows at (episode, first frame). Of points, pose, proprio, truth and times, a step has its last frame's.
+        """Cut windows at (episode, first frame). Times, points, pose, proprio and truth are of a step's last frame.
 
         ``video`` is a view in which time, height and width come before colour in memory, as convolutions want it.
         With several frames to a step the actions inside a step have no place: a store with actions is refused.

@@ -1,7 +1,8 @@
-"""Turn films and robot recordings into a store, all of it or nothing."""
+"""Turn recordings in any known layout into a store, all of it or nothing."""
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -10,8 +11,8 @@ from pathlib import Path
 
 from ami import files
 from ami.data.episodes import Episode, Store
-from ami.data.robots import WIDOWX, read_bridge
-from ami.data.video import FILM, SUFFIXES, read_good_part
+from ami.data.layouts import Found, find
+from ami.data.recording import Recording, Wanted
 from ami.types import Embodiment, LeftOut
 
 _SHARD_BYTES = 256 * 2**20  # what ingest holds in memory before it writes a shard
@@ -38,44 +39,46 @@ class IngestReport:
 def ingest(
     paths: Sequence[Path],
     out: Path,
+    wanted: Wanted | None = None,
     *,
-    size: int = 64,
-    fps: float = 10.0,
     skip_bad: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> IngestReport:
-    """Read files, and the recordings in folders, into a new store at ``out``.
+    """Read recordings, and those in folders, into a new store at ``out``.
 
-    Films are resampled to ``size`` pixels and ``fps``; robot episodes (``.npz``) are taken as they are. Nothing appears
-    at ``out`` until everything was read. The first bad file is a ``ValueError``, unless ``skip_bad`` leaves such files
-    out, and keeps of a film that is cut short or damaged what comes before that. What was left out, and copies of what
-    is there already, are listed in the report and in the store's index. ``progress`` is told how many files of how many
-    are done.
+    ``ami.data.layouts`` says which are known; pictures are cut to their middle square, and WidowX episodes (``.npz``)
+    are taken as they are. Nothing appears at ``out`` until everything was read. The first bad episode is a
+    ``ValueError``, unless ``skip_bad`` leaves such episodes out, and keeps of a film that is cut short or damaged what
+    comes before that. What was left out, and copies of what is there already, are listed in the report and in the
+    store's index. ``progress`` is told how many episodes of how many are done.
     """
-    out = Path(out)
+    out, wanted, skipped = Path(out), wanted or Wanted(), []
     _refuse_used(out)
-    found = recordings(paths)
-    body = _embodiment(found, fps)
+    opened = _opened(find(paths), wanted, skipped if skip_bad else None)
     staging = out.with_name(f".{out.name}.{os.getpid()}.part")
+    total, done = sum(len(recording.names) for _, recording in opened), 0
     try:
-        gathered = _Gathered(Store.create(staging, body))
-        for done, path in enumerate(found):
-            if progress is not None:
-                progress(done, len(found))
-            try:
-                read = (read_bridge(path), None) if body is WIDOWX else read_good_part(path, size=size, fps=fps)
-                gathered.add(path, *read, keep=skip_bad)
-            except ValueError as error:
-                if not skip_bad:
-                    raise ValueError(f"{error} (--skip-bad leaves such files out and goes on)") from error
-                gathered.skipped.append(LeftOut(str(path), str(error)))
+        store = Store.create(staging, _together(opened), opened[0][1].truth_names)
+        gathered = _Gathered(store, skipped)
+        for _, recording in opened:
+            for number, name in enumerate(recording.names):
+                if progress is not None:
+                    progress(done, total)
+                label = str(recording.path) if len(recording.names) == 1 else f"{recording.path}: {name}"
+                try:
+                    gathered.add(label, *recording.read(number), keep=skip_bad)
+                except ValueError as error:
+                    if not skip_bad:
+                        raise _refusal(error) from error
+                    skipped.append(LeftOut(label, str(error)))
+                done += 1
         store = gathered.finish()
         staging.rename(out)
         files.sync_folder(out.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     if progress is not None:
-        progress(len(found), len(found))
+        progress(total, total)
     return IngestReport(
         out,
         store.digest,
@@ -87,46 +90,26 @@ def ingest(
     )
 
 
-def recordings(paths: Sequence[Path], known: Sequence[str] = (*SUFFIXES, ".npz")) -> list[Path]:
-    """The files to read, in order, with folders searched to the bottom for names that end as is ``known``."""
-    found: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in known and file.is_file())
-            if not inside:
-                raise ValueError(f"folder {path} holds no recording ({' '.join(known)})")
-            found += inside
-        elif not path.exists():
-            raise ValueError(f"there is no file or folder {path}")
-        elif path.suffix.lower() not in known:
-            raise ValueError(f"{path} is not a recording by its name; known are {' '.join(known)}")
-        else:
-            found.append(path)
-    if not found:
-        raise ValueError(f"no file was named; give recordings ({' '.join(known)}), or folders of them")
-    return list(dict.fromkeys(found))
-
-
 class _Gathered:
     """Episodes on their way into a store, written a shard at a time."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, skipped: list[LeftOut]) -> None:
         self.store = store
-        self.skipped: list[LeftOut] = []
+        self.skipped = skipped
         self.shortened: list[LeftOut] = []
         self.duplicates: list[LeftOut] = []
         self._waiting: list[Episode] = []
         self._first: Episode | None = None
-        self._seen: dict[str, Path] = {}
+        self._seen: dict[str, str] = {}
 
-    def add(self, path: Path, episode: Episode, lost: LeftOut | None, *, keep: bool) -> None:
+    def add(self, label: str, episode: Episode, lost: LeftOut | None, *, keep: bool) -> None:
         if lost is not None and not keep:
             raise ValueError(lost.why)
         self._first = self._first or episode
         self.store.check(episode, self._first)
-        known = self._seen.setdefault(episode.digest, path)
-        if known != path:
-            self.duplicates.append(LeftOut(str(path), f"the same content as {known}", 0.0))
+        known = self._seen.setdefault(episode.digest, label)
+        if known != label:
+            self.duplicates.append(LeftOut(label, f"the same content as {known}", 0.0))
             return
         if lost is not None:
             kept = f"its first {len(episode) * self.store.embodiment.step_seconds:.1f} s were kept"
@@ -137,7 +120,7 @@ class _Gathered:
 
     def finish(self) -> Store:
         if not self._seen:
-            raise ValueError(f"not one of {len(self.skipped)} files could be read; the first: {self.skipped[0].why}")
+            raise _nothing(self.skipped)
         self._write()
         self.store.leave_out([*self.skipped, *self.shortened, *self.duplicates])
         return self.store
@@ -147,22 +130,56 @@ class _Gathered:
         self._waiting = []
 
 
+def _opened(found: Sequence[Found], wanted: Wanted, skipped: list[LeftOut] | None) -> list[tuple[Found, Recording]]:
+    """What was found, opened; what cannot be is noted in ``skipped``, or refused where there is no such list."""
+    opened = []
+    for each in found:
+        try:
+            opened.append((each, each.layout.open(each.path, wanted)))
+        except ValueError as error:
+            if skipped is None:
+                raise _refusal(error) from error
+            skipped.append(LeftOut(str(each.path), str(error)))
+    if not opened:
+        raise _nothing(skipped or [])
+    return opened
+
+
+def _together(opened: Sequence[tuple[Found, Recording]]) -> Embodiment:
+    """The one embodiment that all are of, with bounds that hold everybody's actions."""
+    (first, recording), body = opened[0], opened[0][1].embodiment
+    for each, other in opened[1:]:
+        theirs = other.embodiment
+        if theirs.name != body.name:
+            raise ValueError(
+                f"{first.path.name} is {first.layout.kind} ({body.name!r}) and {each.path.name} {each.layout.kind} "
+                f"({theirs.name!r}), and a store holds one embodiment; ingest them into two stores"
+            )
+        if not math.isclose(theirs.step_seconds, body.step_seconds, rel_tol=0.01):
+            raise ValueError(
+                f"a step of {first.path.name} takes {body.step_seconds:g} s and one of {each.path.name} "
+                f"{theirs.step_seconds:g} s; ingest them into two stores, or at one rate with --fps"
+            )
+        if theirs.action_dim != body.action_dim or other.truth_names != recording.truth_names:
+            raise ValueError(
+                f"{first.path.name} and {each.path.name} differ in the numbers of an action ({body.action_dim} and "
+                f"{theirs.action_dim}) or of the true state; ingest them into two stores"
+            )
+        low, high = tuple(map(min, body.low, theirs.low)), tuple(map(max, body.high, theirs.high))
+        body = replace(body, low=low, high=high)
+    return body
+
+
+def _refusal(error: ValueError) -> ValueError:
+    return ValueError(f"{error} (--skip-bad leaves such files out and goes on)")
+
+
+def _nothing(skipped: Sequence[LeftOut]) -> ValueError:
+    return ValueError(f"not one of {len(skipped)} files could be read; the first: {skipped[0].why}")
+
+
 def _refuse_used(out: Path) -> None:
     if (out / "index.json").exists():
         raise ValueError(f"{out} already holds a store; choose another folder with --out, or delete this one first")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is there and is not empty; choose a new folder with --out")
-
-
-def _embodiment(found: Sequence[Path], fps: float) -> Embodiment:
-    """The one embodiment that all the files are of."""
-    robots = [path for path in found if path.suffix.lower() == ".npz"]
-    films = [path for path in found if path.suffix.lower() != ".npz"]
-    if robots and films:
-        raise ValueError(
-            f"{films[0].name} is a film ({FILM.name!r}) and {robots[0].name} a robot episode ({WIDOWX.name!r}), and a "
-            f"store holds one embodiment; ingest them into two stores"
-        )
-    if not fps > 0:
-        raise ValueError(f"{fps} frames per second were asked for; the rate must be above 0")
-    return WIDOWX if robots else replace(FILM, step_seconds=1 / fps)

@@ -14,7 +14,7 @@ from av.error import FFmpegError
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
-from jaxtyping import UInt8
+from jaxtyping import Float64, UInt8
 from PIL import Image
 
 from ami import files
@@ -70,6 +70,41 @@ def read_good_part(
         raise ValueError(f"film {path} cannot be decoded ({error.strerror}): it is damaged, or not a film") from error
     lost = LeftOut(str(path), f"film {path} {frames.damage}", frames.lost) if frames.damage else None
     return Episode(np.arange(len(video)) / fps, video, source=path.name), lost
+
+
+def read_moments(
+    path: Path, seconds: Float64[np.ndarray, "frames"], *, size: int = 64
+) -> UInt8[np.ndarray, "frames size size 3"]:
+    """The frames of a film nearest to some moments, in their order: seconds since its beginning, which must not fall.
+
+    Decodes from the key frame before the first of them, so that a stretch late in a long film costs no more than an
+    early one. ``ValueError`` where no frame lies within one and a half frames of a moment, or the film is damaged.
+    """
+    reformatter, kept = VideoReformatter(), []
+    try:
+        with av.open(f"file:{path}", options=_SAFE) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "SLICE"
+            _refuse_absurd(path, stream.width * stream.height * 3 * len(seconds), 256 * 2**30)
+            begin, close = (container.start_time or 0) / av.time_base, 1.5 / _rate(stream)
+            container.seek(round((seconds[0] + begin) * av.time_base))
+            decoded = ((frame.time - begin, frame) for frame in container.decode(stream) if frame.time is not None)
+            last: tuple[float, VideoFrame] | None = None
+            for now, frame in decoded:
+                while last is not None and len(kept) < len(seconds) and 2 * seconds[len(kept)] < last[0] + now:
+                    kept.append((last[0], _square(reformatter, last[1], size)))
+                last = now, frame
+                if len(kept) == len(seconds):
+                    break
+            if last is not None and len(kept) < len(seconds):
+                shown = _square(reformatter, last[1], size)
+                kept += [(last[0], shown)] * (len(seconds) - len(kept))
+    except (FFmpegError, IndexError) as error:  # an IndexError: it has no picture
+        raise ValueError(f"film {path} cannot be decoded ({error}): it is damaged, or not a film") from error
+    far = next((wanted for wanted, (shown, _) in zip(seconds, kept, strict=False) if abs(shown - wanted) > close), None)
+    if far is not None or not kept:
+        raise ValueError(f"film {path} shows nothing at {seconds[0] if far is None else far:.2f} s; copy it again")
+    return np.stack([picture for _, picture in kept])
 
 
 def read_pictures(folder: Path, rate: float, *, size: int = 64, fps: float = 10.0) -> Episode:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
@@ -10,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
+from ami.data import recording
 from ami.data.episodes import Episode
 from ami.types import Embodiment
 
@@ -107,14 +107,7 @@ def collect(task: Task, episodes: int, steps: int, seed: int) -> list[Episode]:
 
 def needed(module: str, world: str, extra: str = "worlds") -> Any:
     """A module of an extra; ``ValueError`` says how to get it where it is missing."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        package = module.split(".")[0]
-        raise ValueError(
-            f"the world '{world}' needs {package}, which cannot be imported ({error}); "
-            f"install the extra with pip install 'openami[{extra}]'"
-        ) from error
+    return recording.needed(module, f"the world '{world}'", extra)
 
 
 def along(reach: Float[np.ndarray, "action"], noise: float, rng: np.random.Generator) -> Float[np.ndarray, "action"]:
