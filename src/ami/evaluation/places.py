@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ami import geometry
-from ami.data.camera import as_camera
+from ami.data.camera import CAMERA, as_camera
 from ami.evaluation.probes import best_ridge, fit, fit_principal
 from ami.evaluation.statistics import bootstrap
-from ami.types import Clip, Interval, WorldModel
+from ami.types import Clip, Interval, Latent, WorldModel
 
 # Clips to what is seen in each of their views.
 Eye = Callable[[Clip], Float[Tensor, "rows time feature"]]
@@ -186,3 +186,19 @@ def correlation(
         return float((weight @ (one * other) / np.sqrt((weight @ one**2) * (weight @ other**2))).mean())
 
     return bootstrap(r, clusters, rng)
+
+
+def standard(pictures: Float[Tensor, "n cells"]) -> Float[Tensor, "n cells"]:
+    """Each with mean 0 and deviation 1."""
+    return (pictures - pictures.mean(1, keepdim=True)) / pictures.std(1, keepdim=True).clamp_min(1e-6)
+
+
+@torch.no_grad()
+def imagined(
+    model: WorldModel, held: Float[Tensor, "rows held feature"], motions: Float[Tensor, "rows held 6"]
+) -> Float[Tensor, "rows feature"]:
+    """The view that the last motion leads to, from views that are held and the motions between them."""
+    values = held.unflatten(2, model.part(CAMERA.name).latent_shape)
+    times = torch.arange(held.shape[1]).expand(len(held), -1) * CAMERA.step_seconds
+    belief = model.believe(None, Latent(values, times), motions[:, :-1], CAMERA.name)
+    return model.predict(belief, motions[:, -1:], 1).values[:, 0].flatten(1)

@@ -13,13 +13,12 @@ from torch import Tensor, nn
 from ami import geometry, parallel
 from ami.models.spatial import SpatialJEPA, told
 from ami.nn.senses import DepthStem
-from ami.nn.tokenizers import PATCH
+from ami.nn.tokenizers import PATCH, PatchStem
 from ami.nn.views import Senses
 from ami.objectives.regularizers import covariance, variance_hinge
 from ami.types import Clip, Objective, WorldModel
 
-# What 1 stands for of a motion's numbers: a rotation's six, less the identity's, and metres.
-_SCALE = (0.3, 0.3, 0.5, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3)
+_SHORT = 0.1  # metres, and what a turn of 4 degrees is in six numbers: shorter motions count less
 # What pupils have of a view, and where their shares end: half of them see colours alone.
 _SHOWN = (("video",), ("depth",), ("points",), ("video", "depth"))
 _SHARES = (0.5, 0.625, 0.75)
@@ -30,8 +29,9 @@ class AcrossSettings:
     """The weight of each loss, and how much is kept from the pupil; at 0 a loss is not computed."""
 
     across: float = 1.0  # error of all that is sensed together, told from some of it
-    depth: float = 1.0  # error of the code of what depth says, told from whatever was sensed
-    code: int = 32  # numbers of that code for each cell
+    colours: float = 1.0  # error of the code of what colours say by themselves, told from whatever was sensed
+    depth: float = 1.0  # and of depth's
+    code: int = 32  # numbers of such a code for each cell
     view: float = 1.0  # error of the view from elsewhere
     motion: float = 1.0  # error of how the camera moved between two views
     variance: float = 4.0  # hinge of the deviation of each cell's latent over the batch
@@ -61,8 +61,13 @@ class Across(Objective):
         self.settings = settings or AcrossSettings()
         dim, code = model.config.dim, self.settings.code
         self.whole = nn.Sequential(nn.Linear(dim, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim))
-        self.code = DepthStem(code, PATCH, model.config.tubelet)
-        self.read = nn.Linear(dim, code)
+        self.codes = nn.ModuleDict(
+            {
+                "colours": PatchStem((code // 2, code, code), model.config.tubelet),
+                "depth": DepthStem(code, PATCH, model.config.tubelet),
+            }
+        )
+        self.read = nn.ModuleDict({name: nn.Linear(dim, code) for name in self.codes})
 
     def losses(self, model: WorldModel, clip: Clip, generator: torch.Generator) -> dict[str, Tensor]:
         """``across``, ``depth``, ``view``, ``motion`` and the regularisers, where there is something to learn from."""
@@ -74,8 +79,7 @@ class Across(Objective):
             views = model.perceive([senses, *parts], clip.embodiment)
             whole, pupil = views[: len(senses)], views[len(senses) :][order.argsort()]
             losses = {"across": weigh.across * (self.whole(pupil).float() - whole).square().mean()}
-            if senses.depth is not None:
-                losses |= self._depth(senses.depth, pupil)
+            losses |= self._codes(senses, pupil)
             if clip.pose is not None:
                 losses |= self._elsewhere(model, clip.pose, pupil, whole, generator)
         rows = (whole - parallel.mean(whole.mean(0))).flatten(0, 1)
@@ -97,15 +101,21 @@ class Across(Objective):
         parts = [senses.rows(row).only(*shown) for row, shown in zip(rows, _SHOWN, strict=True) if len(row)]
         return torch.cat(rows), parts
 
-    def _depth(self, depth: Tensor, pupil: Tensor) -> dict[str, Tensor]:
-        weigh = self.settings
-        code = self.code(depth).float()
-        code = code - parallel.mean(code.mean(0))
-        rows = code.flatten(0, 1)
-        return {
-            "depth": weigh.depth * (self.read(pupil).float() - code).square().mean(),
-            "depth_code": weigh.depth * (4 * variance_hinge(rows) + covariance(rows)),
-        }
+    def _codes(self, senses: Senses, pupil: Tensor) -> dict[str, Tensor]:
+        """What each sense says by itself, cell by cell, told from whatever the pupil had."""
+        weigh, losses, kept = self.settings, {}, []
+        for name in ("colours", "depth"):
+            sensed = senses.video if name == "colours" else senses.depth
+            if sensed is None:
+                continue
+            code = self.codes[name](sensed).float()
+            code = code - parallel.mean(code.mean(0))
+            losses[name] = (weigh.colours if name == "colours" else weigh.depth) * (
+                self.read[name](pupil).float() - code
+            ).square().mean()
+            rows = code.flatten(0, 1)
+            kept.append(4 * variance_hinge(rows) + covariance(rows))
+        return losses | {"codes": torch.stack(kept).sum()}
 
     def _elsewhere(
         self, model: SpatialJEPA, pose: Tensor, pupil: Tensor, whole: Tensor, generator: torch.Generator
@@ -119,15 +129,21 @@ class Across(Objective):
         without = _drawn(clips * steps, steps - 1, generator).to(pose.device) < 0.5
         without[:, 0] &= ~without.all(1)
         held, asked = pupil.unflatten(0, (clips, steps)), whole.unflatten(0, (clips, steps))
-        entered = torch.relu(model.elsewhere.enter(held.flatten(2)))[:, others]  # each view once, for all questions
-        guess = model.elsewhere.told(entered.flatten(0, 1), motion.flatten(0, 1), without).float()
+        entered = (each[:, others].flatten(0, 1) for each in model.elsewhere.entered(held))  # once, for all questions
+        guess = model.elsewhere.told(*entered, motion.flatten(0, 1), without).float()
         one, other = held[:, others], held[:, here, None].expand(-1, -1, steps - 1, -1, -1)
         read = model.apart(one.flatten(0, 2), other.flatten(0, 2)).float()
-        missed = (read - motion.flatten(0, 2)) / torch.tensor(_SCALE, device=pose.device)
         return {
             "view": weigh.view * (guess - asked.flatten(0, 1)).square().mean(),
-            "motion": weigh.motion * missed.square().mean(),
+            "motion": weigh.motion * _missed(read, motion.flatten(0, 2)).mean(),
         }
+
+
+def _missed(read: Float[Tensor, "n 9"], true: Float[Tensor, "n 9"]) -> Float[Tensor, "n"]:
+    """How far off motions are, of how far they go: rotations and metres alike, so that short ones count as much."""
+    off = torch.stack([part.square().sum(1) for part in (read - true).split([6, 3], 1)], 1)
+    far = torch.stack([part.norm(dim=1) for part in true.split([6, 3], 1)], 1)
+    return (off / (far + _SHORT).square()).sum(1)
 
 
 def _others(steps: int) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,18 @@
 """Every suite of questions, by name. Each is frozen: other questions get another name."""
 
 from ami.evaluation.benchmark import Benchmark, Suite
-from ami.evaluation.suites import control, guarded, hidden, iphyre, physics, published, spatial, tasks, ways
+from ami.evaluation.suites import (
+    control,
+    guarded,
+    hidden,
+    iphyre,
+    physics,
+    published,
+    real_places,
+    spatial,
+    tasks,
+    ways,
+)
 from ami.evaluation.suites.real import TASKS, RealFilms
 from ami.evaluation.suites.recognition import DrawnFilms
 from ami.evaluation.suites.splice import KINDS, Splice
@@ -30,6 +41,7 @@ SUITES: dict[str, Suite] = {
         *published.SUITES,
         *iphyre.SUITES,
         *spatial.SUITES,
+        *real_places.SUITES,
         Suite("films", ((DrawnFilms(), 1000),)),
         Suite("real-films", _RECORDED, real_films=True),
         Suite("video", ((DrawnFilms(), 1000), *_RECORDED), real_films=True),

@@ -19,7 +19,7 @@ from ami.evaluation import places
 from ami.evaluation.benchmark import Answer, Asking, Suite
 from ami.evaluation.places import Eye
 from ami.evaluation.statistics import bootstrap_mean
-from ami.types import Belief, Clip, Interval, Latent, Result, WorldModel
+from ami.types import Clip, Interval, Result, WorldModel
 from ami.worlds import gym, maze
 from ami.worlds.tabletop import NAME as TABLETOP
 
@@ -90,7 +90,7 @@ class Places:
         asking.tell("places", len(eyes), len(eyes))
         told = _Told(self, asking.seed, asked)
         told.depth(seen, learn)
-        told.poses(seen, learn)
+        told.poses(seen, learn, {name: each.part(CAMERA.name).latent_shape[0] for name, each in models.items()})
         if self.world == TABLETOP:
             told.things(seen, learn)
         told.across(seen, {name: places.model_eye(each, depth=True) for name, each in models.items()})
@@ -127,7 +127,7 @@ class _Told:
             rows = {name: measure(each).mean(1) for name, each in said.items()}
             self._add("depth-from-rgb", metric, rows, unit, clusters, last)
 
-    def poses(self, seen: Seen, learn: Clip) -> None:
+    def poses(self, seen: Seen, learn: Clip, cells: Mapping[str, int]) -> None:
         """The pose of one view from another, and the way that these make."""
         rng, protocol, count = np.random.default_rng(self.seed), self.protocol, len(self.asked)
         chosen = places.pairs(learn, protocol.apart, 40 * len(learn), rng)
@@ -138,8 +138,9 @@ class _Told:
         went = places.walked(places.between(self.asked, along).unflatten(0, (count, -1)))
         said = {"mean": numbers.mean(0).expand(len(tested) + len(along), -1)}
         for name, (one, other) in seen.items():
-            ask = torch.cat([_two(other, tested), _two(other, along)])
-            said[name] = places.read_network(_two(one, chosen), numbers, ask, self.seed, protocol.probe_steps)
+            ask = torch.cat([_two(other, tested, cells.get(name, 1)), _two(other, along, cells.get(name, 1))])
+            learned = _two(one, chosen, cells.get(name, 1))
+            said[name] = places.read_network(learned, numbers, ask, self.seed, protocol.probe_steps)
         pose = {name: _pose(each) for name, each in said.items()}
         off = {name: places.pose_errors(each[: len(tested)], wanted) for name, each in pose.items()}
         clusters = tested[:, 0].numpy()
@@ -182,7 +183,7 @@ class _Told:
             name: places.ranked_first(seen[name][1][:, step], eye(there)[:, 0], among) for name, eye in depths.items()
         }
         grey, far = places.pixels(there)[:, 0].unflatten(1, (3, -1)).mean(1), places.coarse_depth(there)[:, 0]
-        first["pixels"] = places.ranked_first(_standard(grey), _standard(-far), among)
+        first["pixels"] = places.ranked_first(places.standard(grey), places.standard(-far), among)
         self._add("cross-modal", "recall1", first, "share", np.arange(len(self.asked)))
 
     def elsewhere(self, models: Mapping[str, WorldModel], seen: Seen) -> None:
@@ -192,7 +193,7 @@ class _Told:
         steps = [*protocol.held, protocol.asked]
         motions = geometry.to_motion(geometry.relative(pose[:, steps[:-1]], pose[:, steps[1:]]))
         moved = places.moved(geometry.relative(pose[:, steps[-2]], pose[:, steps[-1]]))
-        said = {name: _imagined(each, seen[name][1][:, steps[:-1]], motions) for name, each in models.items()}
+        said = {name: places.imagined(each, seen[name][1][:, steps[:-1]], motions) for name, each in models.items()}
         true = {name: seen[name][1][moved] for name in [*models, "pixels"]}
         guess = {name: each[moved] for name, each in said.items()} | {"pixels": true["pixels"][:, steps[-2]]}
         guess["last-view"], true["last-view"] = true["model"][:, steps[-2]], true["model"]
@@ -248,8 +249,12 @@ def recorded(world: str, episodes: int, steps: int, seed: int) -> Clip:
     return Clip(world, times, video, **{**held, "depth": held["depth"][:, :, None, None]})
 
 
-def _two(seen: Tensor, pairs: Tensor) -> Tensor:
-    return torch.cat([seen[pairs[:, 0], pairs[:, 1]], seen[pairs[:, 0], pairs[:, 2]]], 1)
+def _two(seen: Tensor, pairs: Tensor, cells: int) -> Float[Tensor, "pairs feature"]:
+    """Both views, and how well each cell of one fits each of the other."""
+    here, there = (seen[pairs[:, 0], pairs[:, step]] for step in (1, 2))
+    one, other = (each.unflatten(1, (cells, -1)) for each in (here, there))
+    fits = one @ other.mT / one.shape[2] ** 0.5
+    return torch.cat([here, there, fits.flatten(1)], 1)
 
 
 def _three(seen: Tensor) -> Tensor:
@@ -282,19 +287,6 @@ def _target(clip: Clip) -> tuple[dict[str, Tensor], Bool[Tensor, "rows steps"]]:
         "yaw": functional.normalize(turned(faces)[..., [0, 2]], dim=-1),
     }
     return found, truth[..., 8] >= _VISIBLE
-
-
-def _standard(pictures: Tensor) -> Tensor:
-    return (pictures - pictures.mean(1, keepdim=True)) / pictures.std(1, keepdim=True).clamp_min(1e-6)
-
-
-@torch.no_grad()
-def _imagined(model: WorldModel, held: Tensor, motions: Tensor) -> Tensor:
-    """The view that the last motion leads to, from views that are held and the motions between them."""
-    values = held.unflatten(2, model.part(CAMERA.name).latent_shape)
-    times = torch.arange(held.shape[1]).expand(len(held), -1) * CAMERA.step_seconds
-    belief: Belief = model.believe(None, Latent(values, times), motions[:, :-1], CAMERA.name)
-    return model.predict(belief, motions[:, -1:], 1).values[:, 0].flatten(1)
 
 
 MAZE = Places(maze.NAME, apart=2, held=(0, 1, 2), asked=3)
