@@ -28,7 +28,13 @@ def settings_of(recipe: str, size: str | None = None, steps: int | None = None) 
 
     For a baby they are the steps of the part that acts, and every other part is given its share besides.
     """
-    known: dict[str, Settings] = {**SETTINGS, "video": VIDEO, "physics": PHYSICS, "objects": OBJECTS, "spatial": PLACES}
+    known: dict[str, Settings] = {
+        **SETTINGS,
+        "video": VIDEO,
+        "physics": PHYSICS,
+        "objects": OBJECTS,
+        **dict.fromkeys(("spatial", "spatial-colours", "spatial-shuffled"), PLACES),
+    }
     settings = known[recipe]
     if size is not None:
         if isinstance(settings, ObjectSettings):

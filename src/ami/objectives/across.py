@@ -21,7 +21,8 @@ from ami.types import Clip, Objective, WorldModel
 _SHORT = 0.1  # metres, and what a turn of 4 degrees is in six numbers: shorter motions count less
 # What pupils have of a view, and where their shares end: half of them see colours alone.
 _SHOWN = (("video",), ("depth",), ("points",), ("video", "depth"))
-_SHARES = (0.5, 0.625, 0.75)
+_POINTS = 2
+_SHARES = (0.55, 0.7, 0.75)
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class AcrossSettings:
     code: int = 32  # numbers of such a code for each cell
     view: float = 1.0  # error of the view from elsewhere
     motion: float = 1.0  # error of how the camera moved between two views
+    asked: int = 2  # steps of a clip that are asked for, each from others
     variance: float = 4.0  # hinge of the deviation of each cell's latent over the batch
     spread: float = 0.9  # that it asks for
     covariance: float = 1.0
@@ -94,11 +96,16 @@ class Across(Objective):
         senses = replace(senses, hidden=hidden)
         if senses.depth is None or senses.video is None:
             return torch.arange(len(senses), device=hidden.device), [senses.only("video", "depth")]
-        if senses.points is None:
-            senses = replace(senses, points=_scattered(senses.depth, clip, self.settings.points, generator))
         kind = torch.bucketize(chance[:, 3].contiguous(), torch.tensor(_SHARES, device=hidden.device))
         rows = [(kind == each).nonzero()[:, 0] for each in range(len(_SHOWN))]
-        parts = [senses.rows(row).only(*shown) for row, shown in zip(rows, _SHOWN, strict=True) if len(row)]
+        shown = [senses.rows(row) for row in rows]
+        if senses.points is None:  # those of some views, from their depth
+            camera = (
+                None if clip.intrinsics is None else clip.intrinsics.repeat_interleave(clip.steps, 0)[rows[_POINTS]]
+            )
+            points = _scattered(senses.depth[rows[_POINTS]], camera, self.settings.points, generator)
+            shown[_POINTS] = replace(shown[_POINTS], points=points)
+        parts = [part.only(*names) for part, names in zip(shown, _SHOWN, strict=True) if len(part)]
         return torch.cat(rows), parts
 
     def _codes(self, senses: Senses, pupil: Tensor) -> dict[str, Tensor]:
@@ -120,22 +127,23 @@ class Across(Objective):
     def _elsewhere(
         self, model: SpatialJEPA, pose: Tensor, pupil: Tensor, whole: Tensor, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        """Every step from some of the others, and the motion between every two."""
+        """Some steps, each from some of the others, and the motions from these to it."""
         weigh, (clips, steps) = self.settings, pose.shape[:2]
         if weigh.shuffled:
             pose = pose[torch.randperm(clips, generator=generator)]
-        here, others = _others(steps)
-        motion = told(geometry.relative(pose[:, others], pose[:, here, None]))
-        without = _drawn(clips * steps, steps - 1, generator).to(pose.device) < 0.5
+        here = torch.randperm(steps, generator=generator)[: weigh.asked]
+        others = torch.stack([torch.cat([torch.arange(step), torch.arange(step + 1, steps)]) for step in here.tolist()])
+        motion = told(geometry.relative(pose[:, others], pose[:, here, None])).flatten(0, 1)
+        without = _drawn(clips * len(here), steps - 1, generator).to(pose.device) < 0.5
         without[:, 0] &= ~without.all(1)
-        held, asked = pupil.unflatten(0, (clips, steps)), whole.unflatten(0, (clips, steps))
+        held, asked = pupil.unflatten(0, (clips, steps)), whole.unflatten(0, (clips, steps))[:, here].flatten(0, 1)
         entered = (each[:, others].flatten(0, 1) for each in model.elsewhere.entered(held))  # once, for all questions
-        guess = model.elsewhere.told(*entered, motion.flatten(0, 1), without).float()
+        guess = model.elsewhere.told(*entered, motion, without).float()
         one, other = held[:, others], held[:, here, None].expand(-1, -1, steps - 1, -1, -1)
         read = model.apart(one.flatten(0, 2), other.flatten(0, 2)).float()
         return {
-            "view": weigh.view * (guess - asked.flatten(0, 1)).square().mean(),
-            "motion": weigh.motion * _missed(read, motion.flatten(0, 2)).mean(),
+            "view": weigh.view * (guess - asked).square().mean(),
+            "motion": weigh.motion * _missed(read, motion.flatten(0, 1)).mean(),
         }
 
 
@@ -144,12 +152,6 @@ def _missed(read: Float[Tensor, "n 9"], true: Float[Tensor, "n 9"]) -> Float[Ten
     off = torch.stack([part.square().sum(1) for part in (read - true).split([6, 3], 1)], 1)
     far = torch.stack([part.norm(dim=1) for part in true.split([6, 3], 1)], 1)
     return (off / (far + _SHORT).square()).sum(1)
-
-
-def _others(steps: int) -> tuple[Tensor, Tensor]:
-    """Every step, and for each the others: (steps), (steps, steps - 1)."""
-    here = torch.arange(steps)
-    return here, torch.stack([torch.cat([here[:step], here[step + 1 :]]) for step in range(steps)])
 
 
 def _drawn(rows: int, numbers: int, generator: torch.Generator) -> Float[Tensor, "rows numbers"]:
@@ -168,11 +170,13 @@ def _blocks(cells: int, corner: Float[Tensor, "views 2"]) -> Bool[Tensor, "views
 
 
 def _scattered(
-    depth: Float[Tensor, "views frames 1 height width"], clip: Clip, count: int, generator: torch.Generator
+    depth: Float[Tensor, "views frames 1 height width"],
+    camera: Float[Tensor, "views 4"] | None,
+    count: int,
+    generator: torch.Generator,
 ) -> Float[Tensor, "views count 3"]:
     """Points at random pixels of the last frame's depth, the same pixels in all views."""
-    camera = clip.intrinsics
     if camera is None:
-        camera = torch.full((len(clip), 4), depth.shape[-1] / 2, device=depth.device)
-    points = geometry.unproject(depth[:, -1, 0], camera.repeat_interleave(clip.steps, 0)).flatten(1, 2)
+        camera = torch.full((len(depth), 4), depth.shape[-1] / 2, device=depth.device)
+    points = geometry.unproject(depth[:, -1, 0], camera).flatten(1, 2)
     return points[:, torch.randperm(points.shape[1], generator=generator)[:count].to(points.device)]

@@ -6,7 +6,7 @@ from ami.recipes.baby import baby, bridge
 from ami.recipes.films import video
 from ami.recipes.objects import objects
 from ami.recipes.physics import physics
-from ami.recipes.spatial import spatial
+from ami.recipes.spatial import spatial, spatial_colours, spatial_shuffled
 from ami.training.run import Recipe
 
 RECIPES: dict[str, Callable[..., Recipe]] = {
@@ -16,4 +16,6 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
     "physics": physics,
     "objects": objects,
     "spatial": spatial,
+    "spatial-colours": spatial_colours,
+    "spatial-shuffled": spatial_shuffled,
 }
