@@ -57,12 +57,12 @@ def turns(
     if dim % 2:
         raise ValueError(f"a head of {dim} dimensions has no planes to turn; it must be even")
     planes = dim // 3 // 2
-    speed = _BASE ** -(torch.arange(planes, dtype=torch.float32) / max(planes, 1))
+    speed = _BASE ** -(torch.arange(planes, dtype=torch.float32, device=places.device) / max(planes, 1))
     of_a, of_b = speed, speed
     if tiled:
         twice = torch.cat([speed, speed])
         of_a, of_b = twice[0::2], twice[1::2]
-    rest = torch.zeros(*places.shape[:-1], dim // 2 - 3 * planes)
+    rest = torch.zeros(*places.shape[:-1], dim // 2 - 3 * planes, device=places.device)
 
     def angles(speeds: Tensor) -> Tensor:
         return torch.cat([*(place[..., None].float() * speeds for place in places.unbind(-1)), rest], -1)

@@ -27,7 +27,7 @@ _SHARES = (0.55, 0.7, 0.75)
 
 @dataclass(frozen=True)
 class AcrossSettings:
-    """The weight of each loss, and how much is kept from the pupil; at 0 a loss is not computed."""
+    """The weight of each loss, and how much is kept from the pupil."""
 
     across: float = 1.0  # error of all that is sensed together, told from some of it
     colours: float = 1.0  # error of the code of what colours say by themselves, told from whatever was sensed
@@ -48,11 +48,12 @@ class AcrossSettings:
 class Across(Objective):
     """One encoder perceives every view twice: with all senses, and as a pupil with one of them or a part of it.
 
-    From the pupil's latent a small network tells the whole one (a masked latent, within and across the senses); a
-    linear layer tells a learned code of the view's depth, also where only colours were seen; and the world model tells,
-    from pupils' views and the motions between the cameras, the whole latent of a view that was not given, and from two
-    views the motion. Gradients pass into the targets. What keeps these from saying nothing is VICReg's pair of terms,
-    on each cell less its mean over the batch: a code of where a cell lies would else satisfy them.
+    From the pupil's latent a small network tells the whole one (a masked latent, within and across the senses), and a
+    linear layer the learned code of each sense by itself, depth's also where only colours were seen. From pupils' views
+    and the motions between the cameras, the world model tells the whole latent of a view that was not given, and from
+    two views the motion. Gradients pass into the targets. What keeps these from saying nothing is VICReg's pair of
+    terms (Bardes et al. 2022, equations 1 and 3), on each cell less its mean over the batch: a code of where a cell
+    lies would else satisfy them.
 
     A clip without depth or poses teaches what it can: that is the twin that learns from colours alone. Asked for views
     from it knows not where, it would learn what all views of a place share, and nothing else (docs/log.md).
@@ -110,19 +111,18 @@ class Across(Objective):
 
     def _codes(self, senses: Senses, pupil: Tensor) -> dict[str, Tensor]:
         """What each sense says by itself, cell by cell, told from whatever the pupil had."""
-        weigh, losses, kept = self.settings, {}, []
-        for name in ("colours", "depth"):
-            sensed = senses.video if name == "colours" else senses.depth
-            if sensed is None:
-                continue
-            code = self.codes[name](sensed).float()
-            code = code - parallel.mean(code.mean(0))
-            losses[name] = (weigh.colours if name == "colours" else weigh.depth) * (
-                self.read[name](pupil).float() - code
-            ).square().mean()
-            rows = code.flatten(0, 1)
-            kept.append(4 * variance_hinge(rows) + covariance(rows))
-        return losses | {"codes": torch.stack(kept).sum()}
+        weigh, losses, spread = self.settings, {}, pupil.new_zeros(())
+        for name, weight, sensed in (
+            ("colours", weigh.colours, senses.video),
+            ("depth", weigh.depth, senses.depth),
+        ):
+            if sensed is not None:
+                code = self.codes[name](sensed).float()
+                code = code - parallel.mean(code.mean(0))
+                losses[name] = weight * (self.read[name](pupil).float() - code).square().mean()
+                rows = code.flatten(0, 1)
+                spread = spread + weight * (weigh.variance * variance_hinge(rows) + covariance(rows))
+        return losses | {"codes": spread}
 
     def _elsewhere(
         self, model: SpatialJEPA, pose: Tensor, pupil: Tensor, whole: Tensor, generator: torch.Generator
