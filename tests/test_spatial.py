@@ -10,11 +10,10 @@ import torch
 from ami import geometry
 from ami.data.camera import CAMERA, Cameras, as_camera
 from ami.data.episodes import Store
-from ami.data.ingest import ingest
 from ami.evaluation import places
 from ami.evaluation.benchmark import Asking
 from ami.evaluation.suites import spatial as spatial_suite
-from ami.evaluation.suites.real_places import RealPlaces, chance
+from ami.evaluation.suites.real_places import chance
 from ami.models import checkpoint, contract
 from ami.models.spatial import SpatialJEPA, sized, told
 from ami.nn.senses import DepthStem, PointStem, bearings, farthest, rays
@@ -291,16 +290,3 @@ def test_the_suite_asks_every_question_of_every_rival(clip: Clip) -> None:
     assert all({"untrained", "twin"} <= result.baselines.keys() for result in answer.results)
     depth = next(result for result in answer.results if result.metric == "rmse")
     assert depth.value < depth.baselines["mean"].value  # a maze's depth shows in how dark it is
-
-
-def test_recorded_places_are_asked_about_with_every_frame(shared_data, tmp_path) -> None:
-    ingest([shared_data / "rgbd" / "room"], tmp_path / "room")
-    films = Store.open(tmp_path / "room")
-    answer = RealPlaces().run(model(), 10, Asking(untrained=model(1), films=films))
-    depth, view = answer.results
-    assert (depth.benchmark, view.benchmark) == ("real/rgb-to-depth", "real/queried-view")
-    assert depth.n == view.n == 5
-    assert depth.baselines["chance"].value == 0.2
-    assert view.baselines["last-view"].value == 0.0  # the view that is held is not the one that is asked for
-    with pytest.raises(ValueError, match="recordings that hold depth and poses"):
-        RealPlaces().run(model(), 10, Asking())

@@ -28,10 +28,11 @@ class SpatialConfig(BaseModel):
 
     embodiments: dict[str, Embodiment]  # cameras that are moved: an action is a motion
     picture: int = Field(64, ge=16, multiple_of=PATCH, description="px on a side")
+    tubelet: int = Field(default=1, ge=1, description="frames in a step")
     width: int = Field(96, ge=8, multiple_of=4, description="of a token inside the encoder")
     depth: int = Field(default=2, ge=1, description="blocks of the encoder")
     heads: int = Field(default=3, ge=1)
-    dim: int = Field(64, ge=2, description="numbers of a cell's latent")
+    dim: int = Field(48, ge=2, description="numbers of a cell's latent")
     window: int = Field(default=4, ge=1, description="views that a belief holds")
     ahead_width: int = Field(default=512, ge=8, description="of the network that says what is seen from elsewhere")
     ahead_depth: int = Field(default=2, ge=1)
@@ -56,9 +57,11 @@ class SpatialJEPA(WorldModel):
             if body.action_dim != MOTION:
                 raise ValueError(f"'{name}' has {body.action_dim} numbers in an action; a camera's motion has {MOTION}")
         self.config, self.embodiments = config, config.embodiments
-        self.picture, self.side = config.picture, config.picture // PATCH
+        self.picture, self.frames, self.side = config.picture, config.tubelet, config.picture // PATCH
         self.latent_shape = cells, dim = self.side**2, config.dim
-        self.encoder = ViewEncoder(width=config.width, depth=config.depth, heads=config.heads, dim=dim)
+        self.encoder = ViewEncoder(
+            frames=config.tubelet, width=config.width, depth=config.depth, heads=config.heads, dim=dim
+        )
         self.norm = EmbodimentNorm(tuple(sorted(config.embodiments)), dim)
         self.elsewhere = Elsewhere(
             cells=cells, dim=dim, motion=_TOLD, width=config.ahead_width, depth=config.ahead_depth
@@ -74,7 +77,7 @@ class SpatialJEPA(WorldModel):
         if clip.video is None and clip.depth is None and clip.points is None:
             raise ValueError("this model perceives colours, depth or points, and the clip has none of them")
         for name, pictures in (("video", clip.video), ("depth", clip.depth)):
-            wanted = (1, self.config.picture, self.config.picture)
+            wanted = (self.config.tubelet, self.config.picture, self.config.picture)
             if pictures is not None and (came := (pictures.shape[2], *pictures.shape[-2:])) != wanted:
                 raise ValueError(
                     f"{name} has {came} frames a step, rows and columns; this model was built for {wanted}"
@@ -185,4 +188,4 @@ def sized(embodiments: Mapping[str, Embodiment], size: str = "baby", picture: in
 
 # One dial; each size doubles the widths of the one before it, with heads 32 wide in the baby and 64 beyond.
 #         width, depth, heads, dim
-_SIZES = {"baby": (96, 2, 3, 64), "tiny": (192, 6, 3, 128), "small": (384, 12, 6, 256)}
+_SIZES = {"baby": (96, 2, 3, 48), "tiny": (192, 6, 3, 96), "small": (384, 12, 6, 192)}

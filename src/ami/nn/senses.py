@@ -12,15 +12,15 @@ _FAR = 100.0  # metres; depth is told apart from there down to its inverse
 
 
 class DepthStem(nn.Module):
-    """Depth pictures to a grid of tokens: of each pixel the logarithm of metres, and whether it is known."""
+    """Depth pictures to a grid of tokens: the logarithm of metres, and whether it is known, of a tubelet's pixels."""
 
-    def __init__(self, width: int, patch: int) -> None:
+    def __init__(self, width: int, patch: int, frames: int = 1) -> None:
         super().__init__()
         self.patch = patch
-        self.piece = nn.Linear(2 * patch**2, width)
+        self.piece = nn.Linear(2 * frames * patch**2, width)
         self.token = nn.Linear(width, width)
 
-    def forward(self, depth: Float[Tensor, "views 1 1 height width"]) -> Float[Tensor, "views cells width"]:
+    def forward(self, depth: Float[Tensor, "views frames 1 height width"]) -> Float[Tensor, "views cells width"]:
         """Metres; 0 is unknown."""
         known = depth > 0
         far = torch.where(known, depth.clamp(1 / _FAR, _FAR).log(), 0.0)

@@ -8,10 +8,9 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
-from ami.nn.grid import GridStem
 from ami.nn.rotary import turns
 from ami.nn.senses import DepthStem, PointStem, bearings
-from ami.nn.tokenizers import PATCH
+from ami.nn.tokenizers import PATCH, PatchStem
 from ami.nn.video import RotaryBlock
 
 _STEP = 0.2  # radians, and e-foldings of the range, that turn the fastest plane of a rotary position by 1
@@ -22,8 +21,8 @@ class Senses:
     """What is sensed of a batch of views. What is ``None`` is absent, and never computed."""
 
     rays: Float[Tensor, "views cells 3"]  # to the middle of each cell, camera axes, one metre of depth
-    video: UInt8[Tensor, "views 1 3 height width"] | None = None
-    depth: Float[Tensor, "views 1 1 height width"] | None = None  # metres, 0 = unknown
+    video: UInt8[Tensor, "views frames 3 height width"] | None = None
+    depth: Float[Tensor, "views frames 1 height width"] | None = None  # metres, 0 = unknown
     points: Float[Tensor, "views points 3"] | None = None  # metres, camera axes
     hidden: Bool[Tensor, "views cells"] | None = None  # cells of which no picture says anything
 
@@ -40,21 +39,6 @@ class Senses:
         return replace(self, **{name: None for name in ("video", "depth", "points") if name not in names})
 
 
-class ColourStem(nn.Module):
-    """Pictures to a grid of cells: overlapping convolutions to finer cells, and four of those to each cell."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.fine = GridStem(2 * width // 3, width // 2)
-        self.cell = nn.Linear(2 * width, width)
-
-    def forward(self, video: UInt8[Tensor, "views 1 3 height width"]) -> Float[Tensor, "views cells width"]:
-        """Pixels 0 to 255."""
-        grid = torch.relu(self.fine(video[:, 0])).permute(0, 2, 3, 1)
-        quarters = grid.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).transpose(2, 3)
-        return self.cell(quarters.flatten(3).flatten(1, 2))
-
-
 class ViewEncoder(nn.Module):
     """Cells that know where they look, hear what is sensed there and one another, and are all that comes out.
 
@@ -64,11 +48,11 @@ class ViewEncoder(nn.Module):
     have a rotary position in bearings and range, which are those of the camera at hand, wide or narrow.
     """
 
-    def __init__(self, *, width: int, depth: int, heads: int, dim: int) -> None:
+    def __init__(self, *, frames: int, width: int, depth: int, heads: int, dim: int) -> None:
         super().__init__()
         self.head = width // heads
-        self.colours = ColourStem(width)
-        self.depths = DepthStem(width, PATCH)
+        self.colours = PatchStem((width // 4, width // 2, width), frames)
+        self.depths = DepthStem(width, PATCH, frames)
         self.points = PointStem(width)
         self.sense = nn.Parameter(torch.randn(3, width) * 0.02)  # an embedding of each of the three
         self.where = nn.Linear(12, width)

@@ -32,7 +32,7 @@ class AcrossSettings:
     across: float = 1.0  # error of all that is sensed together, told from some of it
     colours: float = 1.0  # error of the code of what colours say by themselves, told from whatever was sensed
     depth: float = 1.0  # and of depth's
-    code: int = 48  # numbers of such a code for each cell
+    code: int = 32  # numbers of such a code for each cell
     view: float = 1.0  # error of the view from elsewhere
     motion: float = 1.0  # error of how the camera moved between two views
     asked: int = 2  # steps of a clip that are asked for, each from others
@@ -66,8 +66,8 @@ class Across(Objective):
         self.whole = nn.Sequential(nn.Linear(dim, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim))
         self.codes = nn.ModuleDict(
             {
-                "colours": PatchStem((code // 2, code, code)),
-                "depth": DepthStem(code, PATCH),
+                "colours": PatchStem((code // 2, code, code), model.config.tubelet),
+                "depth": DepthStem(code, PATCH, model.config.tubelet),
             }
         )
         self.read = nn.ModuleDict({name: nn.Linear(dim, code) for name in self.codes})
@@ -170,13 +170,13 @@ def _blocks(cells: int, corner: Float[Tensor, "views 2"]) -> Bool[Tensor, "views
 
 
 def _scattered(
-    depth: Float[Tensor, "views 1 1 height width"],
+    depth: Float[Tensor, "views frames 1 height width"],
     camera: Float[Tensor, "views 4"] | None,
     count: int,
     generator: torch.Generator,
 ) -> Float[Tensor, "views count 3"]:
-    """Points at random pixels of depth, the same pixels in all views."""
+    """Points at random pixels of the last frame's depth, the same pixels in all views."""
     if camera is None:
         camera = torch.full((len(depth), 4), depth.shape[-1] / 2, device=depth.device)
-    points = geometry.unproject(depth[:, 0, 0], camera).flatten(1, 2)
+    points = geometry.unproject(depth[:, -1, 0], camera).flatten(1, 2)
     return points[:, torch.randperm(points.shape[1], generator=generator)[:count].to(points.device)]
