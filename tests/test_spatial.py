@@ -1,4 +1,4 @@
-"""A JEPA of places: what it perceives of a view by any of its senses, what it says of elsewhere, how it is taught."""
+"""The spatial JEPA: what it perceives of a view by any of its senses, what it says of elsewhere, how it is taught."""
 
 import itertools
 from dataclasses import replace
@@ -18,7 +18,7 @@ from ami.models import checkpoint, contract
 from ami.models.spatial import SpatialJEPA, sized, told
 from ami.nn.senses import DepthStem, PointStem, bearings, farthest, rays
 from ami.objectives.across import Across, AcrossSettings
-from ami.recipes.spatial import PLACES, spatial
+from ami.recipes.spatial import SPATIAL, spatial
 from ami.types import Clip, Latent
 from ami.worlds import maze, maze_walks
 
@@ -211,7 +211,7 @@ def test_stores_are_one_camera_and_rows_come_as_asked(store: Store) -> None:
 
 
 def test_a_recipe_trains_it_and_a_checkpoint_holds_it(store: Store, tmp_path) -> None:
-    recipe = spatial([store], 3, replace(PLACES, steps=2, clip=4, batch=2, precision="fp32"))
+    recipe = spatial([store], 3, replace(SPATIAL, steps=2, clip=4, batch=2, precision="fp32"))
     made = recipe.build()
     assert isinstance(made, SpatialJEPA)
     kept = checkpoint.Provenance(recipe.name, checkpoint.CodeVersion("0"))
@@ -234,7 +234,7 @@ def test_what_does_not_fit_is_refused_in_a_sentence(clip: Clip) -> None:
         made.predict(belief, None, 2)
     with pytest.raises(ValueError, match="recorded without poses"):
         as_camera(replace(clip, pose=None))
-    with pytest.raises(ValueError, match="no JEPA of places of size 'giant'"):
+    with pytest.raises(ValueError, match="no spatial JEPA of size 'giant'"):
         sized({}, "giant")
 
 

@@ -1,4 +1,4 @@
-"""A JEPA of places: a view's latent from whatever was sensed of it, and the latent of the view from elsewhere."""
+"""The spatial JEPA: a view's latent from whatever was sensed of it, and the latent of the view from elsewhere."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def _still(like: Tensor) -> Float[Tensor, "6"]:
 def sized(embodiments: Mapping[str, Embodiment], size: str = "baby", picture: int = 64) -> SpatialConfig:
     """The settings of one size: ``baby``, ``tiny`` or ``small``."""
     if size not in _SIZES:
-        raise ValueError(f"there is no JEPA of places of size '{size}'; choose one of {', '.join(_SIZES)}")
+        raise ValueError(f"there is no spatial JEPA of size '{size}'; choose one of {', '.join(_SIZES)}")
     width, depth, heads, dim = _SIZES[size]
     return SpatialConfig(
         embodiments=dict(embodiments),

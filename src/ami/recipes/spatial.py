@@ -1,4 +1,4 @@
-"""Learn places from what cameras with poses saw: a JEPA of colours, depth, points and motion."""
+"""Learn places from what cameras with poses saw: a spatial JEPA, of colours, depth, points and motion."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ami.training.run import Recipe
 
 
 @dataclass(frozen=True)
-class PlacesSettings:
+class SpatialSettings:
     """All that decides what is learned of places."""
 
     size: str = "baby"  # the one dial: baby, tiny, small
@@ -33,11 +33,11 @@ class PlacesSettings:
     optimisation: Optimisation = field(default_factory=lambda: Optimisation(rate=2e-3, warmup=50))
 
 
-PLACES = PlacesSettings()
+SPATIAL = SpatialSettings()
 
 
-def spatial(stores: Sequence[Store], seed: int = 0, settings: PlacesSettings = PLACES) -> Recipe:
-    """A JEPA of places from any stores with pictures and poses, all of them seen as one camera's."""
+def spatial(stores: Sequence[Store], seed: int = 0, settings: SpatialSettings = SPATIAL) -> Recipe:
+    """A spatial JEPA from any stores with pictures and poses, all of them seen as one camera's."""
     if not stores:
         raise ValueError("a recipe learns from experience and none was given; name at least one store with --data")
     precision = fast_precision() if settings.precision == "auto" else settings.precision
@@ -72,12 +72,12 @@ def spatial(stores: Sequence[Store], seed: int = 0, settings: PlacesSettings = P
     )
 
 
-def spatial_colours(stores: Sequence[Store], seed: int = 0, settings: PlacesSettings = PLACES) -> Recipe:
+def spatial_colours(stores: Sequence[Store], seed: int = 0, settings: SpatialSettings = SPATIAL) -> Recipe:
     """The twin from colours alone: what depth and poses are worth is what it lacks. Its steps take half the time."""
     return replace(spatial(stores, seed, replace(settings, senses="colours")), name="spatial-colours")
 
 
-def spatial_shuffled(stores: Sequence[Store], seed: int = 0, settings: PlacesSettings = PLACES) -> Recipe:
+def spatial_shuffled(stores: Sequence[Store], seed: int = 0, settings: SpatialSettings = SPATIAL) -> Recipe:
     """The twin that is told the poses of other clips: what it cannot do was learned from poses."""
     objective = replace(settings.objective, shuffled=True)
     return replace(spatial(stores, seed, replace(settings, objective=objective)), name="spatial-shuffled")

@@ -1,6 +1,6 @@
-"""What depth and poses cost: CPU-seconds of a training step of places with them, and of one from colours alone.
+"""What depth and poses cost: CPU-seconds of a spatial training step with them, and of one from colours alone.
 
-    python benchmarks/places.py [--rounds 12]
+    python benchmarks/spatial.py [--rounds 12]
 
 The two take turns of 5 steps, on one thread and at 64 px; the maze needs no extra.
 """
@@ -17,7 +17,7 @@ from statistics import median
 import torch
 
 from ami.data.episodes import Store
-from ami.recipes.spatial import PLACES, spatial
+from ami.recipes.spatial import SPATIAL, spatial
 from ami.training.loop import begin, fit
 from ami.worlds import maze, maze_walks
 
@@ -35,7 +35,7 @@ def main() -> None:
         store.append(maze_walks.collect(60, 24, seed=0))
         running = {}
         for senses in ("all", "colours"):
-            recipe = spatial([store], 0, replace(PLACES, senses=senses, steps=(rounds + 1) * _TURN + 1))
+            recipe = spatial([store], 0, replace(SPATIAL, senses=senses, steps=(rounds + 1) * _TURN + 1))
             (stage,) = recipe.stages
             running[senses] = fit(begin(recipe.build(), replace(stage, gauge_every=10**9), 0), stage, 0)
         spent: dict[str, list[float]] = {senses: [] for senses in running}
