@@ -22,7 +22,7 @@ _CHUNK = 256  # views at a time
 
 
 class SpatialConfig(BaseModel):
-    """What must be known to build a JEPA of places. Unknown keys are errors."""
+    """What must be known to build a spatial JEPA. Unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
