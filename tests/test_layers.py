@@ -25,7 +25,7 @@ ONLY = {
     "planning": {"types"},
     "memory": {"types", "files"},
     "reasoning": {"types", "files"},  # files: what was learned to be read lies beside the checkpoint
-    "objectives": {"types", "parallel", "nn", "models"},
+    "objectives": {"types", "parallel", "geometry", "nn", "models"},
 }
 NEVER = {
     "pickle": "can run code that a file brings along",

@@ -128,3 +128,23 @@ def rigid(pose: Float[Tensor, "*batch 4 4"], tolerance: float = 1e-3) -> Bool[Te
     unit = (turn.mT @ turn - torch.eye(3, dtype=pose.dtype, device=pose.device)).abs().amax((-1, -2)) <= tolerance
     straight = (pose[..., 3, :] - last).abs().amax(-1) <= tolerance
     return unit & straight & (torch.linalg.det(turn) > 0) & pose.isfinite().all((-1, -2))
+
+
+def from_motion(motion: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 4 4"]:
+    """The pose that a motion leads to: metres right, down and ahead, then the axis of a turn times its angle (radians).
+
+    Source: Rodrigues' formula, as the exponential of the turn's cross product (Hartley and Zisserman 2004, A4.3.2).
+    """
+    zero = torch.zeros_like(motion[..., 3])
+    x, y, z = motion[..., 3:].unbind(-1)
+    cross = torch.stack([torch.stack(row, -1) for row in ([zero, -z, y], [z, zero, -x], [-y, x, zero])], -2)
+    return assemble(torch.linalg.matrix_exp(cross), motion[..., :3])
+
+
+def to_motion(pose: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 6"]:
+    """The motion that leads to a pose; its turn must be less than half of a whole one."""
+    turn = pose[..., :3, :3]
+    twice = torch.stack([turn[..., k - 1, k - 2] - turn[..., k - 2, k - 1] for k in range(3)], -1)
+    by = angle(turn)[..., None]
+    axis = torch.where(by > 1e-6, twice * by / (2 * by.sin()).clamp_min(1e-12), twice / 2)
+    return torch.cat([pose[..., :3, 3], axis], -1)

@@ -55,11 +55,12 @@ def ask_about(
     bars: Bars,
     commands: Sequence[str],
     pairs: Sequence[Pair] = (),
+    rivals: Sequence[Path] = (),
 ) -> Report:
     """Ask the checkpoint in ``folder``.
 
     A store of rooms is for film strips, and what AMI draws is drawn anew; other stores, and pairs of films, are asked
-    about themselves.
+    about themselves. ``rivals`` are told apart by the names of their folders.
     """
     if question.n is not None and question.n < 1:
         raise ValueError(f"--n is {question.n}; a result needs at least one episode")
@@ -91,6 +92,7 @@ def ask_about(
         robots=robots,
         films=films,
         pairs=pairs,
+        rivals={rival.name: checkpoint_in(rival) for rival in rivals},
         collect_seconds=sum(collected) if collected else None,
         curves=read_metrics(folder.parent),
         commands=commands,

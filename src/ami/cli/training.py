@@ -16,11 +16,12 @@ from ami.recipes.films import VIDEO, FilmSettings
 from ami.recipes.objects import OBJECTS, ObjectSettings
 from ami.recipes.physics import PHYSICS, PhysicsSettings
 from ami.recipes.places import PLACES, PlacesSettings
+from ami.recipes.spatial import SPATIAL, SpatialSettings
 from ami.training.estimate import UTILISATION, Cluster
 from ami.training.run import Tick
 from ami.training.run import train as train_recipe
 
-Settings = BabySettings | FilmSettings | PhysicsSettings | ObjectSettings | PlacesSettings
+Settings = BabySettings | FilmSettings | PhysicsSettings | ObjectSettings | PlacesSettings | SpatialSettings
 
 
 def settings_of(recipe: str, size: str | None = None, steps: int | None = None) -> Settings:
@@ -34,6 +35,7 @@ def settings_of(recipe: str, size: str | None = None, steps: int | None = None) 
         "physics": PHYSICS,
         "objects": OBJECTS,
         "places": PLACES,
+        **dict.fromkeys(("spatial", "spatial-colours", "spatial-shuffled"), SPATIAL),
     }
     settings = known[recipe]
     if size is not None:

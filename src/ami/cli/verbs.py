@@ -259,6 +259,7 @@ class Eval(Heavy):
     n: int | None = None  # episodes for each question, in place of the suite's number
     seed: int = 0  # of the fresh episodes
     data: tuple[Path, ...] = ()  # stores of rooms (film strips), robots or films; or the folder of published films
+    rivals: tuple[Path, ...] = ()  # other checkpoints or runs, which suites of places ask the same beside it
 
     def run(self) -> Outcome:
         """Ask it."""
@@ -273,10 +274,11 @@ class Eval(Heavy):
         words = ["ami", "eval", str(self.checkpoint), "--suite", self.suite, "--out", str(self.out)]
         words += [] if self.n is None else ["--n", str(self.n)]
         words += ["--seed", str(self.seed), *(("--data", *map(str, self.data)) if self.data else ())]
+        words += ("--rivals", *map(str, self.rivals)) if self.rivals else ()
         stores, pairs = given(SUITES[self.suite], self.data)
         asked = checkpoint_in(self.checkpoint), Question(self.suite, self.seed, self.n)
         with Bars() as bars:
-            report = ask_about(*asked, stores, bars, (shlex.join(words),), pairs)
+            report = ask_about(*asked, stores, bars, (shlex.join(words),), pairs, self.rivals)
         write_report(self.out, report)
         held = {"folder": str(self.out), "report": read_report(self.out)}
         return Outcome(held, with_lines(table(report), f"the report is {self.out / 'report.html'}"))

@@ -48,6 +48,7 @@ def ask(
     robots: Clip | None = None,
     films: Store | None = None,
     pairs: Sequence[Pair] = (),
+    rivals: Mapping[str, Path] | None = None,
     collect_seconds: float | None = None,
     curves: Sequence[Mapping[str, Any]] = (),
     commands: Sequence[str] = (),
@@ -57,13 +58,21 @@ def ask(
 
     ``rooms`` are pictures that the decoder of the film strips learns to draw (no strips without), ``robots`` held-out
     episodes, one in each row, for ``bridge/next-latent``, ``films`` recordings for suites that ask about real films,
-    ``pairs`` matched films for suites that ask about published ones; ``curves`` are the training's metrics.
+    ``pairs`` matched films for suites that ask about published ones, ``rivals`` other checkpoints for suites that ask
+    them the same; ``curves`` are the training's metrics.
     """
     model, came_from = checkpoint.load(folder), checkpoint.read_provenance(folder)
     suite = suite_named(question.suite)
     decode = None if rooms is None else fit_decoder(model, rooms)
     asking = Asking(
-        question.seed, untrained(model), question.baseline_n, decode, films=films, pairs=pairs, progress=progress
+        question.seed,
+        untrained(model),
+        question.baseline_n,
+        decode,
+        films=films,
+        pairs=pairs,
+        progress=progress,
+        rivals={name: checkpoint.load(rival) for name, rival in (rivals or {}).items()},
     )
     answer = Answer(())
     for benchmark, n in suite.asked:

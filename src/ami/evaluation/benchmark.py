@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -32,6 +32,7 @@ class Asking:
     films: Store | None = None  # recordings without actions, for benchmarks that ask about real films
     pairs: Sequence[Pair] = ()  # published films, possible and impossible, for benchmarks that ask about them
     progress: Progress | None = None
+    rivals: Mapping[str, WorldModel] = field(default_factory=dict)  # other checkpoints, asked the same beside it
 
     def tell(self, what: str, done: int, total: int) -> None:
         """Pass progress on to whoever asked for it."""

@@ -31,6 +31,7 @@ from ami.models.mind import Mind, MindConfig
 from ami.models.objects import ObjectModel, ObjectsConfig
 from ami.models.places import PlacesConfig, PlacesJEPA
 from ami.models.recurrent import RecurrentConfig, RecurrentJEPA
+from ami.models.spatial import SpatialConfig, SpatialJEPA
 from ami.models.vjepa import VJEPA, VJEPAConfig
 from ami.types import LeftOut, WorldModel
 
@@ -47,6 +48,7 @@ MODELS: Kinds = {
     "places": (PlacesConfig, PlacesJEPA),
     "mind": (MindConfig, Mind),
     "objects": (ObjectsConfig, ObjectModel),
+    "spatial": (SpatialConfig, SpatialJEPA),
 }
 
 

@@ -42,8 +42,10 @@ class Turns:
         return turned
 
 
-def turns(places: Int[Tensor, "tokens 3"] | Float[Tensor, "tokens 3"], dim: int, *, tiled: bool = False) -> Turns:
-    """The turns of tokens at (time, row, column) in a head of ``dim`` dimensions.
+def turns(
+    places: Int[Tensor, "*rows tokens 3"] | Float[Tensor, "*rows tokens 3"], dim: int, *, tiled: bool = False
+) -> Turns:
+    """The turns of tokens at (time, row, column), or at any three coordinates, in a head of ``dim`` dimensions.
 
     Each of the three axes has a third of the dimensions, in planes that turn with falling speed; what is left over of
     ``dim`` does not turn. Source: Su et al. 2021, "RoFormer", equation 15, for each axis.
@@ -55,17 +57,17 @@ def turns(places: Int[Tensor, "tokens 3"] | Float[Tensor, "tokens 3"], dim: int,
     if dim % 2:
         raise ValueError(f"a head of {dim} dimensions has no planes to turn; it must be even")
     planes = dim // 3 // 2
-    speed = _BASE ** -(torch.arange(planes, dtype=torch.float32) / max(planes, 1))
+    speed = _BASE ** -(torch.arange(planes, dtype=torch.float32, device=places.device) / max(planes, 1))
     of_a, of_b = speed, speed
     if tiled:
         twice = torch.cat([speed, speed])
         of_a, of_b = twice[0::2], twice[1::2]
-    rest = torch.zeros(len(places), dim // 2 - 3 * planes)
+    rest = torch.zeros(*places.shape[:-1], dim // 2 - 3 * planes, device=places.device)
 
     def angles(speeds: Tensor) -> Tensor:
-        return torch.cat([*(place[:, None].float() * speeds for place in places.unbind(1)), rest], 1)
+        return torch.cat([*(place[..., None].float() * speeds for place in places.unbind(-1)), rest], -1)
 
-    both = torch.stack([angles(of_a), angles(of_b)], 1)
+    both = torch.stack([angles(of_a), angles(of_b)], -2)
     return Turns(both.cos(), both.sin())
 
 

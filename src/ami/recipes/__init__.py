@@ -7,6 +7,7 @@ from ami.recipes.films import video
 from ami.recipes.objects import objects
 from ami.recipes.physics import physics
 from ami.recipes.places import places
+from ami.recipes.spatial import spatial, spatial_colours, spatial_shuffled
 from ami.training.run import Recipe
 
 RECIPES: dict[str, Callable[..., Recipe]] = {
@@ -16,4 +17,7 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
     "physics": physics,
     "objects": objects,
     "places": places,
+    "spatial": spatial,
+    "spatial-colours": spatial_colours,
+    "spatial-shuffled": spatial_shuffled,
 }

@@ -151,27 +151,12 @@ def experience(
     Float[np.ndarray, "films frames truth"],
 ]:
     """Films of what can happen, of every kind, with the gusts that were made in them and their truth."""
-<<<<<<< HEAD
-    video = np.empty((count, frames, SIZE, SIZE, 3), np.uint8)
-    gusts = np.zeros((count, frames - 1, 2))
-    told = np.empty((count, frames, len(TRUTH)), np.float32)
-    for rows, side, blown in possible(count, frames, rng):
-        gusts[rows], video[rows] = blown, draw((side,), frames, rng, gusts=blown)[0]
-        told[rows] = truth(side, frames, blown)
-    video[blinks(count, frames, rng)] = GREY
-    return video, gusts, told
-=======
-    kinds = rng.choice(len(PRINCIPLES) + 1, count, p=_SHARES)
-    rows, sides = zip(*_possible(kinds, frames, rng), strict=True)
-    scene = _rows(_joined(sides), np.argsort(np.concatenate(rows)))  # to simulate one takes as long as to simulate all
-    gusts, unplanned = np.zeros((count, frames - 1, 2)), scene.stage.moment == 0
-    gusts[unplanned] = _gusts(int(unplanned.sum()), frames, rng)
+    rows, sides, blown = zip(*possible(count, frames, rng), strict=True)
+    order = np.argsort(np.concatenate(rows))
+    scene, gusts = _joined(sides).rows(order), np.concatenate(blown)[order]  # to simulate one takes as long as all
     video = draw((scene,), frames, rng, gusts=gusts)[0]
-    for _ in range(2):  # the camera blinks, now and then
-        blinks = np.flatnonzero(rng.random(count) < 0.4)
-        video[blinks, rng.integers(1, frames, len(blinks))] = GREY
+    video[blinks(count, frames, rng)] = GREY
     return video, gusts, truth(scene, frames, gusts).astype(np.float32)
->>>>>>> occluded
 
 
 def blinks(count: int, frames: int, rng: np.random.Generator) -> Bool[np.ndarray, "films frames"]:
@@ -205,16 +190,7 @@ def possible(
                     yield some[part], side.rows(part), np.zeros((len(some[part]), frames - 1, 2))
     rest = np.flatnonzero(kinds >= len(PRINCIPLES))
     if len(rest):
-<<<<<<< HEAD
-        scene = free(len(rest), rng)
-        yield rest, scene, _gusts(len(rest), frames, rng)
-=======
-        yield rest, free(len(rest), rng)
-
-
-def _rows(scene: Scenes, part: slice | np.ndarray) -> Scenes:
-    return Scenes(scene.movers.rows(part), scene.stage.rows(part), scene.paint[part])
->>>>>>> occluded
+        yield rest, free(len(rest), rng), _gusts(len(rest), frames, rng)
 
 
 def _joined(parts: Sequence[Scenes]) -> Scenes:

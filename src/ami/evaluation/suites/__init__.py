@@ -10,6 +10,8 @@ from ami.evaluation.suites import (
     physics,
     physics_3d,
     published,
+    real_places,
+    spatial,
     tasks,
     ways,
 )
@@ -42,6 +44,8 @@ SUITES: dict[str, Suite] = {
         *published.SUITES,
         *iphyre.SUITES,
         *layout.SUITES,
+        *spatial.SUITES,
+        *real_places.SUITES,
         Suite("films", ((DrawnFilms(), 1000),)),
         Suite("real-films", _RECORDED, real_films=True),
         Suite("video", ((DrawnFilms(), 1000), *_RECORDED), real_films=True),

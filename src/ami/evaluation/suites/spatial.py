@@ -1,0 +1,294 @@
+"""What latents of views say of places: depth, poses, things, a view by another sense, a view from elsewhere."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional
+
+from ami import geometry
+from ami.data.camera import CAMERA
+from ami.evaluation import places
+from ami.evaluation.benchmark import Answer, Asking, Suite
+from ami.evaluation.places import Eye
+from ami.evaluation.statistics import bootstrap_mean
+from ami.types import Clip, Interval, Result, WorldModel
+from ami.worlds import gym, maze
+from ami.worlds.tabletop import NAME as TABLETOP
+
+_SEED = 8_000_000  # no training draws from so far up: recipes' seeds are small numbers
+_TOGETHER = 50  # episodes that are recorded at once
+_VISIBLE = 8  # px of a thing that is asked about
+_ANGLES = (5, 10, 30)  # degrees up to which relative poses are counted
+_LEAST = 0.05  # metres: no depth that is read is nearer
+
+Seen = dict[str, tuple[Tensor, Tensor]]  # by each eye: in the episodes to learn from, and in those asked about
+
+
+@dataclass(frozen=True)
+class Places:
+    """Questions about fresh walks through a world, to an encoder that sees colours alone unless it is said otherwise.
+
+    Each is read by the same probe from the model, from the same architecture with fresh weights, from principal
+    components of the pixels and from rivals at hand (the twin that learned from colours alone, the one that was told
+    wrong poses).
+    """
+
+    world: str
+    learn: int = 600  # episodes that probes learn from
+    steps: int = 12
+    apart: int = 4  # steps between two views whose relative pose is asked, at most
+    held: tuple[int, ...] = (0, 2, 4)  # steps of which the views are held
+    asked: int = 6  # and the one whose view is asked for
+    among: int = 256
+    probe_steps: int = 1500
+
+    @property
+    def name(self) -> str:
+        """What its results are called, all of them."""
+        things = ", position, velocity, yaw" if self.world == TABLETOP else ""
+        return f"spatial/(depth-from-rgb, relative-pose, ego-motion, cross-modal, queried-view{things})"
+
+    @property
+    def protocol(self) -> tuple[str, ...]:
+        """How it is asked, a plain sentence each."""
+        return (
+            f"spatial: probes learn from {self.learn} episodes of {self.steps} steps of {self.world} and are asked "
+            "about fresh ones; encoders see colours alone. Depth of 16 x 16 cells is read by a ridge, all else by a "
+            f"network of two hidden layers: from two views up to {self.apart} steps apart how the camera moved (AUC of "
+            "the larger error, of rotation or direction, where it moved), from three in a row where the target is.",
+            f"cross-modal: the nearest of {self.among} views, one an episode, seen in depth alone, to one in colours. "
+            f"queried-view: steps {self.held} are seen and that of step {self.asked} is imagined, where the camera "
+            f"moved: the nearest of true ones of {self.among} episodes (recall1), or of all steps of its own "
+            "(recall1_own).",
+        )
+
+    def run(self, model: WorldModel, n: int, asking: Asking) -> Answer:
+        """Ask with ``n`` fresh episodes."""
+        began = time.perf_counter()
+        model.known(CAMERA.name)
+        first = _SEED + 2 * asking.seed
+        learn, asked = (
+            recorded(self.world, self.learn, self.steps, first),
+            recorded(self.world, n, self.steps, first + 1),
+        )
+        rivals = {} if asking.untrained is None else {"untrained": asking.untrained}
+        models = {"model": model, **rivals, **asking.rivals}
+        eyes = {name: places.model_eye(each) for name, each in models.items()}
+        eyes["pixels"] = places.principal_eye(learn.rows(slice(0, 200)), 256)
+        seen: Seen = {}
+        for done, (name, eye) in enumerate(eyes.items()):
+            asking.tell("places", done, len(eyes))
+            seen[name] = eye(learn), eye(asked)
+        asking.tell("places", len(eyes), len(eyes))
+        told = _Told(self, asking.seed, asked)
+        told.depth(seen, learn)
+        told.poses(seen, learn, {name: each.part(CAMERA.name).latent_shape[0] for name, each in models.items()})
+        if self.world == TABLETOP:
+            told.things(seen, learn)
+        told.across(seen, {name: places.model_eye(each, depth=True) for name, each in models.items()})
+        told.elsewhere(models, seen)
+        seconds = time.perf_counter() - began
+        return Answer(tuple(replace(result, seconds=seconds) for result in told.results))
+
+
+class _Told:
+    """The answers to one run's questions, as they come in."""
+
+    def __init__(self, protocol: Places, seed: int, asked: Clip) -> None:
+        self.protocol, self.seed, self.asked = protocol, seed, asked
+        self.results: list[Result] = []
+
+    def depth(self, seen: Seen, learn: Clip) -> None:
+        """Depth from colours, of every third step."""
+
+        def third(each: Tensor) -> Tensor:
+            return each[:, ::3].flatten(0, 1)
+
+        truth, wanted = (third(places.coarse_depth(clip)) for clip in (learn, self.asked))
+        said = {
+            name: places.read_ridge(third(one), truth, third(other)).clamp_min(_LEAST)
+            for name, (one, other) in seen.items()
+        }
+        said["mean"] = truth.mean(0).expand_as(wanted)
+        clusters = np.repeat(np.arange(len(self.asked)), len(wanted) // len(self.asked))
+        for metric, unit, last, measure in (
+            ("rmse", "m", math.sqrt, lambda each: (each - wanted).square()),
+            ("absrel", "share", float, lambda each: (each - wanted).abs() / wanted),
+            ("delta1", "share", float, lambda each: (torch.maximum(each / wanted, wanted / each) < 1.25).double()),
+        ):
+            rows = {name: measure(each).mean(1) for name, each in said.items()}
+            self._add("depth-from-rgb", metric, rows, unit, clusters, last)
+
+    def poses(self, seen: Seen, learn: Clip, cells: Mapping[str, int]) -> None:
+        """The pose of one view from another, and the way that these make."""
+        rng, protocol, count = np.random.default_rng(self.seed), self.protocol, len(self.asked)
+        chosen = places.pairs(learn, protocol.apart, 40 * len(learn), rng)
+        tested = places.pairs(self.asked, protocol.apart, 10 * count, rng)
+        gaps = torch.arange(self.asked.steps - 1).repeat(count)
+        along = torch.stack([torch.arange(count).repeat_interleave(self.asked.steps - 1), gaps, gaps + 1], 1)
+        numbers, wanted = _numbers(places.between(learn, chosen)), places.between(self.asked, tested)
+        went = places.walked(places.between(self.asked, along).unflatten(0, (count, -1)))
+        said = {"mean": numbers.mean(0).expand(len(tested) + len(along), -1)}
+        for name, (one, other) in seen.items():
+            ask = torch.cat([_two(other, tested, cells.get(name, 1)), _two(other, along, cells.get(name, 1))])
+            learned = _two(one, chosen, cells.get(name, 1))
+            said[name] = places.read_network(learned, numbers, ask, self.seed, protocol.probe_steps)
+        pose = {name: _pose(each) for name, each in said.items()}
+        off = {name: places.pose_errors(each[: len(tested)], wanted) for name, each in pose.items()}
+        clusters = tested[:, 0].numpy()
+        for most in _ANGLES:
+            rows = {name: places.under(each.worst, most) for name, each in off.items()}
+            self._add("relative-pose", f"auc{most}", rows, "share", clusters)
+        self._add("relative-pose", "rotation", {name: each.turned for name, each in off.items()}, "degrees", clusters)
+        self._add("relative-pose", "translation", {name: each.metres for name, each in off.items()}, "m", clusters)
+        ways = {name: places.walked(each[len(tested) :].unflatten(0, (count, -1))) for name, each in pose.items()}
+        away = {name: (way - went).square().sum(-1).mean(1) for name, way in ways.items()}
+        self._add("ego-motion", "ate", away, "m", np.arange(count), math.sqrt)
+
+    def things(self, seen: Seen, learn: Clip) -> None:
+        """Where the target is (camera axes), how fast it moves, which way it faces: steps in which it can be seen."""
+        (truth, rows), (wanted, asks) = _target(learn), _target(self.asked)
+        answers = torch.cat([each[rows] for each in truth.values()], 1)
+        said = {
+            name: places.read_network(
+                _three(one)[rows], answers, _three(other)[asks], self.seed, 2 * self.protocol.probe_steps
+            )
+            for name, (one, other) in seen.items()
+        }
+        first, n = 0, int(asks.sum())
+        clusters = asks.nonzero()[:, 0].numpy()
+        for name, numbers in wanted.items():
+            columns, true = slice(first, first + numbers.shape[-1]), numbers[asks].double().numpy()
+            first = columns.stop
+            measure = places.correlation if name == "yaw" else places.explained
+            found = {
+                who: measure(each[:, columns].double().numpy(), true, clusters, np.random.default_rng(self.seed))
+                for who, each in said.items()
+            }
+            self._keep(name, "r" if name == "yaw" else "r2", found, "", n, clusters)
+
+    def across(self, seen: Seen, depths: Mapping[str, Eye]) -> None:
+        """Which of many views in depth is the one in colours?"""
+        step, among = self.asked.steps // 2, self.protocol.among
+        there = self.asked.between(step, step + 1)
+        first = {
+            name: places.ranked_first(seen[name][1][:, step], eye(there)[:, 0], among) for name, eye in depths.items()
+        }
+        grey, far = places.pixels(there)[:, 0].unflatten(1, (3, -1)).mean(1), places.coarse_depth(there)[:, 0]
+        first["pixels"] = places.ranked_first(places.standard(grey), places.standard(-far), among)
+        self._add("cross-modal", "recall1", first, "share", np.arange(len(self.asked)))
+
+    def elsewhere(self, models: Mapping[str, WorldModel], seen: Seen) -> None:
+        """Which of many views is the one that is imagined? Of walks in which the camera moves."""
+        protocol, pose = self.protocol, self.asked.pose
+        assert pose is not None
+        steps = [*protocol.held, protocol.asked]
+        motions = geometry.to_motion(geometry.relative(pose[:, steps[:-1]], pose[:, steps[1:]]))
+        moved = places.moved(geometry.relative(pose[:, steps[-2]], pose[:, steps[-1]]))
+        said = {name: places.imagined(each, seen[name][1][:, steps[:-1]], motions) for name, each in models.items()}
+        true = {name: seen[name][1][moved] for name in [*models, "pixels"]}
+        guess = {name: each[moved] for name, each in said.items()} | {"pixels": true["pixels"][:, steps[-2]]}
+        guess["last-view"], true["last-view"] = true["model"][:, steps[-2]], true["model"]
+        first = {
+            name: places.ranked_first(each, true[name][:, protocol.asked], protocol.among)
+            for name, each in guess.items()
+        }
+        own = {
+            name: (torch.cdist(each[:, None], true[name])[:, 0].argmin(1) == protocol.asked).double()
+            for name, each in guess.items()
+        }
+        for metric, rows in (("recall1", first), ("recall1_own", own)):
+            self._add("queried-view", metric, rows, "share", np.arange(int(moved.sum())))
+
+    def _add(
+        self,
+        name: str,
+        metric: str,
+        rows: Mapping[str, Tensor],
+        unit: str,
+        clusters: np.ndarray,
+        last: Callable[[float], float] = float,
+    ) -> None:
+        """A mean, redrawing episodes; ``last`` is done to it and to its bounds."""
+        found = {}
+        for who, values in rows.items():
+            rng = np.random.default_rng(self.seed)
+            made = bootstrap_mean(values.double().numpy(), rng, clusters=clusters, method="percentile")
+            found[who] = Interval(last(made.value), last(made.low), last(made.high))
+        self._keep(name, metric, found, unit, len(clusters), clusters)
+
+    def _keep(
+        self, name: str, metric: str, found: dict[str, Interval], unit: str, n: int, clusters: np.ndarray
+    ) -> None:
+        own = found.pop("model")
+        how = f"bootstrap over {len(np.unique(clusters))} episodes, 95 %"
+        self.results.append(
+            Result(f"spatial/{name}", metric, own.value, own.low, own.high, n, unit, (self.seed,), how, found)
+        )
+
+
+def recorded(world: str, episodes: int, steps: int, seed: int) -> Clip:
+    """Fresh walks, one in each row, with their truth."""
+    rows = []
+    for group, first in enumerate(range(0, episodes, _TOGETHER)):
+        rows += gym.record(world, min(_TOGETHER, episodes - first), steps, 1000 * seed + group).episodes
+    held = {
+        name: torch.from_numpy(np.stack([getattr(row, name) for row in rows])).float()
+        for name in ("depth", "pose", "intrinsics", "truth")
+    }
+    video = torch.from_numpy(np.stack([row.video for row in rows])).movedim(-1, 2)[:, :, None]
+    times = torch.from_numpy(np.stack([row.times for row in rows]))
+    return Clip(world, times, video, **{**held, "depth": held["depth"][:, :, None, None]})
+
+
+def _two(seen: Tensor, pairs: Tensor, cells: int) -> Float[Tensor, "pairs feature"]:
+    """Both views, and how well each cell of one fits each of the other."""
+    here, there = (seen[pairs[:, 0], pairs[:, step]] for step in (1, 2))
+    one, other = (each.unflatten(1, (cells, -1)) for each in (here, there))
+    fits = one @ other.mT / one.shape[2] ** 0.5
+    return torch.cat([here, there, fits.flatten(1)], 1)
+
+
+def _three(seen: Tensor) -> Tensor:
+    """Each step's features beside those of the two steps before it."""
+    return torch.cat([seen[:, :-2], seen[:, 1:-1], seen[:, 2:]], -1)
+
+
+def _numbers(pose: Tensor) -> Float[Tensor, "n 9"]:
+    return torch.cat([geometry.to_six(pose[:, :3, :3]), pose[:, :3, 3]], 1)
+
+
+def _pose(numbers: Tensor) -> Float[Tensor, "n 4 4"]:
+    return geometry.assemble(geometry.from_six(numbers[:, :6]), numbers[:, 6:])
+
+
+def _target(clip: Clip) -> tuple[dict[str, Tensor], Bool[Tensor, "rows steps"]]:
+    """The truth of the target in the camera's axes from the third step on, and where it can be seen."""
+    assert clip.truth is not None
+    assert clip.pose is not None
+    truth, back = clip.truth[:, 2:], geometry.inverse(clip.pose[:, 2:])
+    yaw = truth[..., 7]
+    faces = torch.stack([yaw.cos(), yaw.sin(), torch.zeros_like(yaw)], -1)
+
+    def turned(ways: Tensor) -> Tensor:
+        return (back[..., :3, :3] @ ways[..., None])[..., 0]
+
+    found = {
+        "position": geometry.place(back, truth[..., None, 1:4])[..., 0, :],
+        "velocity": turned(truth[..., 4:7]),
+        "yaw": functional.normalize(turned(faces)[..., [0, 2]], dim=-1),
+    }
+    return found, truth[..., 8] >= _VISIBLE
+
+
+MAZE = Places(maze.NAME, apart=2, held=(0, 1, 2), asked=3)
+TABLE = Places(TABLETOP)
+SUITES = (Suite("spatial", ((TABLE, 400),)), Suite("spatial-maze", ((MAZE, 400),)))

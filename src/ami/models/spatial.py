@@ -1,0 +1,191 @@
+"""The spatial JEPA: a view's latent from whatever was sensed of it, and the latent of the view from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from ami import geometry
+from ami.nn.norm import EmbodimentNorm
+from ami.nn.senses import rays
+from ami.nn.tokenizers import PATCH
+from ami.nn.views import Apart, Elsewhere, Senses, ViewEncoder
+from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
+
+MOTION = 6  # numbers of an action: metres right, down and ahead, then a turn's axis times its angle (radians)
+_TOLD = 9  # numbers that tell networks of a motion: six of its rotation, without a jump, and metres
+_CHUNK = 256  # views at a time
+
+
+class SpatialConfig(BaseModel):
+    """What must be known to build a spatial JEPA. Unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    embodiments: dict[str, Embodiment]  # cameras that are moved: an action is a motion
+    picture: int = Field(64, ge=16, multiple_of=PATCH, description="px on a side")
+    tubelet: int = Field(default=1, ge=1, description="frames in a step")
+    width: int = Field(96, ge=8, multiple_of=4, description="of a token inside the encoder")
+    depth: int = Field(default=2, ge=1, description="blocks of the encoder")
+    heads: int = Field(default=3, ge=1)
+    dim: int = Field(48, ge=2, description="numbers of a cell's latent")
+    window: int = Field(default=4, ge=1, description="views that a belief holds")
+    ahead_width: int = Field(default=512, ge=8, description="of the network that says what is seen from elsewhere")
+    ahead_depth: int = Field(default=2, ge=1)
+    apart_width: int = Field(default=256, ge=8, description="of the network that says how the camera moved")
+
+
+class SpatialJEPA(WorldModel):
+    """Perceives each step by itself, from colours, depth, points or any of them; tells the view from another pose.
+
+    An action is how the camera moves, in its own axes, so a future is a walk: each of its steps is the view from where
+    the motions so far lead, told from all views that are held, and no error is fed back. Where intrinsics are missing
+    the camera is taken to see 90 degrees.
+    """
+
+    def __init__(self, config: SpatialConfig) -> None:
+        super().__init__()
+        if config.width % (2 * config.heads):
+            raise ValueError(
+                f"a width of {config.width} cannot be shared by {config.heads} heads in pairs of dimensions"
+            )
+        for name, body in config.embodiments.items():
+            if body.action_dim != MOTION:
+                raise ValueError(f"'{name}' has {body.action_dim} numbers in an action; a camera's motion has {MOTION}")
+        self.config, self.embodiments = config, config.embodiments
+        self.picture, self.frames, self.side = config.picture, config.tubelet, config.picture // PATCH
+        self.latent_shape = cells, dim = self.side**2, config.dim
+        self.encoder = ViewEncoder(
+            frames=config.tubelet, width=config.width, depth=config.depth, heads=config.heads, dim=dim
+        )
+        self.norm = EmbodimentNorm(tuple(sorted(config.embodiments)), dim)
+        self.elsewhere = Elsewhere(
+            cells=cells, dim=dim, motion=_TOLD, width=config.ahead_width, depth=config.ahead_depth
+        )
+        self.apart = Apart(cells=cells, dim=dim, motion=_TOLD, width=config.apart_width)
+
+    def senses(self, clip: Clip) -> Senses:
+        """What a clip holds of each of its views, steps of all rows one after another.
+
+        ``ValueError`` where it holds nothing that this model perceives, or pictures of another size.
+        """
+        self.known(clip.embodiment)
+        if clip.video is None and clip.depth is None and clip.points is None:
+            raise ValueError("this model perceives colours, depth or points, and the clip has none of them")
+        for name, pictures in (("video", clip.video), ("depth", clip.depth)):
+            wanted = (self.config.tubelet, self.config.picture, self.config.picture)
+            if pictures is not None and (came := (pictures.shape[2], *pictures.shape[-2:])) != wanted:
+                raise ValueError(
+                    f"{name} has {came} frames a step, rows and columns; this model was built for {wanted}"
+                )
+        camera, side = clip.intrinsics, self.config.picture
+        if camera is None:
+            camera = torch.full((len(clip), 4), side / 2, device=clip.times.device)
+        looks = rays(camera.float(), self.side, side).repeat_interleave(clip.steps, 0)
+        pictures = (None if each is None else each.flatten(0, 1) for each in (clip.video, clip.depth, clip.points))
+        return Senses(looks, *pictures)
+
+    def perceive(self, parts: Iterable[Senses], embodiment: str) -> Float[Tensor, "views cells dim"]:
+        """The latents of views, part by part, which may differ in what was sensed; they are normalised together."""
+        said = torch.cat([self.encoder(part).float() for part in parts])
+        return self.norm(said.flatten(0, 1), embodiment).view(said.shape)
+
+    def encode(self, clip: Clip) -> Latent:
+        """Perceive each step by itself."""
+        if clip.latents is not None:
+            return Latent(clip.latents, clip.times)
+        senses = self.senses(clip)
+        parts = torch.arange(len(senses), device=clip.times.device).split(_CHUNK)
+        views = self.perceive((senses.rows(part) for part in parts), clip.embodiment)
+        return Latent(views.view(len(clip), clip.steps, *self.latent_shape), clip.times)
+
+    def believe(
+        self,
+        belief: Belief | None,
+        seen: Latent,
+        actions: Float[Tensor, "batch time action"] | None,
+        embodiment: str = "",
+    ) -> Belief:
+        """Hold the last ``window`` views, and the motions between them; without those, the last alone."""
+        name = embodiment if belief is None else belief.embodiment
+        self.known(name)
+        values, times, moved = seen.values, seen.times, actions
+        if belief is not None and actions is not None:
+            before = [] if belief.actions is None else [belief.actions]
+            values = torch.cat([belief.latents.values, values], 1)
+            times = torch.cat([belief.latents.times, times], 1)
+            moved = torch.cat([*before, actions], 1)
+        keep = 1 if moved is None else min(self.config.window, values.shape[1])
+        held = None if moved is None or keep == 1 else moved[:, 1 - keep :]
+        return Belief(name, Latent(values[:, -keep:], times[:, -keep:]), held)
+
+    def predict(self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, horizon: int) -> Latent:
+        """The views on a walk. ``ValueError`` where no motions come, for a view from nowhere cannot be told."""
+        body, held = self.known(belief.embodiment), belief.latents
+        if actions is None or tuple(actions.shape[1:]) != (horizon, MOTION):
+            came = "none" if actions is None else f"{tuple(actions.shape)}"
+            raise ValueError(f"'{body.name}' needs actions of shape (batch, {horizon}, {MOTION}), and {came} came")
+        done = actions if belief.actions is None else torch.cat([belief.actions, actions], 1)
+        poses = [torch.eye(4, dtype=done.dtype, device=done.device).expand(len(belief), 4, 4)]
+        for step in geometry.from_motion(done).unbind(1):
+            poses.append(poses[-1] @ step)
+        known, asked = torch.stack(poses[: held.steps], 1), torch.stack(poses[held.steps :], 1)
+        views = [self.look(held.values, geometry.relative(known, asked[:, step, None])) for step in range(horizon)]
+        times = held.times[:, -1:] + body.step_seconds * torch.arange(1, horizon + 1).to(held.times)
+        return Latent(torch.stack(views, 1), times)
+
+    def energy(
+        self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, future: Latent
+    ) -> Float[Tensor, "batch horizon"]:
+        """Squared distance from what was imagined, mean over cells and dim. A latent's own variance is 1."""
+        imagined = self.predict(belief, actions, future.steps)
+        return (future.values - imagined.values).square().mean((-1, -2))
+
+    def look(
+        self, views: Float[Tensor, "asked held cells dim"], poses: Float[Tensor, "asked held 4 4"]
+    ) -> Float[Tensor, "asked cells dim"]:
+        """What would be seen from one pose, told in the axes of the camera of each view that is held; metres."""
+        return self.elsewhere(views, told(poses)).float()
+
+    def measure(
+        self, here: Float[Tensor, "views cells dim"], there: Float[Tensor, "views cells dim"]
+    ) -> Float[Tensor, "views 4 4"]:
+        """From where ``there`` was seen: its pose in the axes of the camera that saw ``here``, metres."""
+        six, metres = self.apart(here, there).float().split([6, 3], -1)
+        return geometry.assemble(geometry.from_six(six + _still(six)), metres)
+
+
+def told(pose: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 9"]:
+    """A motion in numbers that are 0 where nothing moves: its rotation's six, less the identity's, and metres."""
+    six = geometry.to_six(pose[..., :3, :3])
+    return torch.cat([six - _still(six), pose[..., :3, 3]], -1)
+
+
+def _still(like: Tensor) -> Float[Tensor, "6"]:
+    return geometry.to_six(torch.eye(3, dtype=like.dtype, device=like.device))
+
+
+def sized(embodiments: Mapping[str, Embodiment], size: str = "baby", picture: int = 64) -> SpatialConfig:
+    """The settings of one size: ``baby``, ``tiny`` or ``small``."""
+    if size not in _SIZES:
+        raise ValueError(f"there is no spatial JEPA of size '{size}'; choose one of {', '.join(_SIZES)}")
+    width, depth, heads, dim = _SIZES[size]
+    return SpatialConfig(
+        embodiments=dict(embodiments),
+        picture=picture,
+        width=width,
+        depth=depth,
+        heads=heads,
+        dim=dim,
+        ahead_width=16 * width // 3,
+        apart_width=8 * width // 3,
+    )
+
+
+# One dial; each size doubles the widths of the one before it, with heads 32 wide in the baby and 64 beyond.
+#         width, depth, heads, dim
+_SIZES = {"baby": (96, 2, 3, 48), "tiny": (192, 6, 3, 96), "small": (384, 12, 6, 192)}

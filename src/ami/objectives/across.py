@@ -1,0 +1,182 @@
+"""What one sense says of a view from what others say, what is seen from elsewhere, and how the camera moved."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from ami import geometry, parallel
+from ami.models.spatial import SpatialJEPA, told
+from ami.nn.senses import DepthStem
+from ami.nn.tokenizers import PATCH, PatchStem
+from ami.nn.views import Senses
+from ami.objectives.regularizers import covariance, variance_hinge
+from ami.types import Clip, Objective, WorldModel
+
+_SHORT = 0.1  # metres, and what a turn of 4 degrees is in six numbers: shorter motions count less
+# What pupils have of a view, and where their shares end: half of them see colours alone.
+_SHOWN = (("video",), ("depth",), ("points",), ("video", "depth"))
+_POINTS = 2
+_SHARES = (0.55, 0.7, 0.75)
+
+
+@dataclass(frozen=True)
+class AcrossSettings:
+    """The weight of each loss, and how much is kept from the pupil."""
+
+    across: float = 1.0  # error of all that is sensed together, told from some of it
+    colours: float = 1.0  # error of the code of what colours say by themselves, told from whatever was sensed
+    depth: float = 1.0  # and of depth's
+    code: int = 32  # numbers of such a code for each cell
+    view: float = 1.0  # error of the view from elsewhere
+    motion: float = 1.0  # error of how the camera moved between two views
+    asked: int = 2  # steps of a clip that are asked for, each from others
+    variance: float = 4.0  # hinge of the deviation of each cell's latent over the batch
+    spread: float = 0.9  # that it asks for
+    covariance: float = 1.0
+    hidden: float = 0.5  # share of the views of which a block of cells is kept from the pupil
+    points: int = 256  # of depth pictures, given as points
+    shuffled: bool = False  # whether poses are those of another clip: a control, from which nothing can be learned
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+class Across(Objective):
+    """One encoder perceives every view twice: with all senses, and as a pupil with one of them or a part of it.
+
+    From the pupil's latent a small network tells the whole one (a masked latent, within and across the senses), and a
+    linear layer the learned code of each sense by itself, depth's also where only colours were seen. From pupils' views
+    and the motions between the cameras, the world model tells the whole latent of a view that was not given, and from
+    two views the motion. Gradients pass into the targets. What keeps these from saying nothing is VICReg's pair of
+    terms (Bardes et al. 2022, equations 1 and 3), on each cell less its mean over the batch: a code of where a cell
+    lies would else satisfy them.
+
+    A clip without depth or poses teaches what it can: that is the twin that learns from colours alone. Asked for views
+    from it knows not where, it would learn what all views of a place share, and nothing else (docs/log.md).
+    """
+
+    def __init__(self, model: SpatialJEPA, settings: AcrossSettings | None = None) -> None:
+        super().__init__()
+        self.settings = settings or AcrossSettings()
+        dim, code = model.config.dim, self.settings.code
+        self.whole = nn.Sequential(nn.Linear(dim, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim))
+        self.codes = nn.ModuleDict(
+            {
+                "colours": PatchStem((code // 2, code, code), model.config.tubelet),
+                "depth": DepthStem(code, PATCH, model.config.tubelet),
+            }
+        )
+        self.read = nn.ModuleDict({name: nn.Linear(dim, code) for name in self.codes})
+
+    def losses(self, model: WorldModel, clip: Clip, generator: torch.Generator) -> dict[str, Tensor]:
+        """``across``, ``depth``, ``view``, ``motion`` and the regularisers, where there is something to learn from."""
+        assert isinstance(model, SpatialJEPA)
+        weigh, device = self.settings, clip.times.device
+        senses = model.senses(clip)
+        with torch.autocast(device.type, torch.bfloat16, enabled=weigh.precision == "bf16"):
+            order, parts = self._pupils(senses, clip, generator)
+            views = model.perceive([senses, *parts], clip.embodiment)
+            whole, pupil = views[: len(senses)], views[len(senses) :][order.argsort()]
+            losses = {"across": weigh.across * (self.whole(pupil).float() - whole).square().mean()}
+            losses |= self._codes(senses, pupil)
+            if clip.pose is not None:
+                losses |= self._elsewhere(model, clip.pose, pupil, whole, generator)
+        rows = (whole - parallel.mean(whole.mean(0))).flatten(0, 1)
+        losses["variance"] = weigh.variance * variance_hinge(rows, weigh.spread)
+        losses["covariance"] = weigh.covariance * covariance(rows)
+        return losses
+
+    def _pupils(self, senses: Senses, clip: Clip, generator: torch.Generator) -> tuple[Tensor, list[Senses]]:
+        """The views in an order, and what the pupil has of them: mostly colours, some depth, points, or two of them."""
+        chance = _drawn(len(senses), 4, generator).to(senses.rays.device)
+        hidden = _blocks(senses.rays.shape[1], chance[:, :2]) & (chance[:, 2:3] < self.settings.hidden)
+        senses = replace(senses, hidden=hidden)
+        if senses.depth is None or senses.video is None:
+            return torch.arange(len(senses), device=hidden.device), [senses.only("video", "depth")]
+        kind = torch.bucketize(chance[:, 3].contiguous(), torch.tensor(_SHARES, device=hidden.device))
+        rows = [(kind == each).nonzero()[:, 0] for each in range(len(_SHOWN))]
+        shown = [senses.rows(row) for row in rows]
+        if senses.points is None:  # those of some views, from their depth
+            camera = (
+                None if clip.intrinsics is None else clip.intrinsics.repeat_interleave(clip.steps, 0)[rows[_POINTS]]
+            )
+            points = _scattered(senses.depth[rows[_POINTS]], camera, self.settings.points, generator)
+            shown[_POINTS] = replace(shown[_POINTS], points=points)
+        parts = [part.only(*names) for part, names in zip(shown, _SHOWN, strict=True) if len(part)]
+        return torch.cat(rows), parts
+
+    def _codes(self, senses: Senses, pupil: Tensor) -> dict[str, Tensor]:
+        """What each sense says by itself, cell by cell, told from whatever the pupil had."""
+        weigh, losses, spread = self.settings, {}, pupil.new_zeros(())
+        for name, weight, sensed in (
+            ("colours", weigh.colours, senses.video),
+            ("depth", weigh.depth, senses.depth),
+        ):
+            if sensed is not None:
+                code = self.codes[name](sensed).float()
+                code = code - parallel.mean(code.mean(0))
+                losses[name] = weight * (self.read[name](pupil).float() - code).square().mean()
+                rows = code.flatten(0, 1)
+                spread = spread + weight * (weigh.variance * variance_hinge(rows) + covariance(rows))
+        return losses | {"codes": spread}
+
+    def _elsewhere(
+        self, model: SpatialJEPA, pose: Tensor, pupil: Tensor, whole: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Some steps, each from some of the others, and the motions from these to it."""
+        weigh, (clips, steps) = self.settings, pose.shape[:2]
+        if weigh.shuffled:
+            pose = pose[torch.randperm(clips, generator=generator)]
+        here = torch.randperm(steps, generator=generator)[: weigh.asked]
+        others = torch.stack([torch.cat([torch.arange(step), torch.arange(step + 1, steps)]) for step in here.tolist()])
+        motion = told(geometry.relative(pose[:, others], pose[:, here, None])).flatten(0, 1)
+        without = _drawn(clips * len(here), steps - 1, generator).to(pose.device) < 0.5
+        without[:, 0] &= ~without.all(1)
+        held, asked = pupil.unflatten(0, (clips, steps)), whole.unflatten(0, (clips, steps))[:, here].flatten(0, 1)
+        entered = (each[:, others].flatten(0, 1) for each in model.elsewhere.entered(held))  # once, for all questions
+        guess = model.elsewhere.told(*entered, motion, without).float()
+        one, other = held[:, others], held[:, here, None].expand(-1, -1, steps - 1, -1, -1)
+        read = model.apart(one.flatten(0, 2), other.flatten(0, 2)).float()
+        return {
+            "view": weigh.view * (guess - asked).square().mean(),
+            "motion": weigh.motion * _missed(read, motion.flatten(0, 1)).mean(),
+        }
+
+
+def _missed(read: Float[Tensor, "n 9"], true: Float[Tensor, "n 9"]) -> Float[Tensor, "n"]:
+    """How far off motions are, of how far they go: rotations and metres alike, so that short ones count as much."""
+    off = torch.stack([part.square().sum(1) for part in (read - true).split([6, 3], 1)], 1)
+    far = torch.stack([part.norm(dim=1) for part in true.split([6, 3], 1)], 1)
+    return (off / (far + _SHORT).square()).sum(1)
+
+
+def _drawn(rows: int, numbers: int, generator: torch.Generator) -> Float[Tensor, "rows numbers"]:
+    """Chances for this process's rows; all processes draw those of the whole batch, alike."""
+    return torch.rand(rows * parallel.size(), numbers, generator=generator)[parallel.rank() * rows :][:rows]
+
+
+def _blocks(cells: int, corner: Float[Tensor, "views 2"]) -> Bool[Tensor, "views cells"]:
+    """A block of half the view's side each way, somewhere in it."""
+    side = math.isqrt(cells)
+    size = max(side // 2, 1)
+    first = (corner * (side - size + 1)).long()[..., None]
+    line = torch.arange(side, device=corner.device)
+    down, right = ((line >= first) & (line < first + size)).unbind(1)
+    return (down[:, :, None] & right[:, None]).flatten(1)
+
+
+def _scattered(
+    depth: Float[Tensor, "views frames 1 height width"],
+    camera: Float[Tensor, "views 4"] | None,
+    count: int,
+    generator: torch.Generator,
+) -> Float[Tensor, "views count 3"]:
+    """Points at random pixels of the last frame's depth, the same pixels in all views."""
+    if camera is None:
+        camera = torch.full((len(depth), 4), depth.shape[-1] / 2, device=depth.device)
+    points = geometry.unproject(depth[:, -1, 0], camera).flatten(1, 2)
+    return points[:, torch.randperm(points.shape[1], generator=generator)[:count].to(points.device)]

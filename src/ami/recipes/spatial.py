@@ -1,0 +1,94 @@
+"""Learn places from what cameras with poses saw: a spatial JEPA, of colours, depth, points and motion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Literal
+
+from ami.data.camera import CAMERA, Cameras
+from ami.data.episodes import Store
+from ami.data.loader import Loader, Source
+from ami.models.spatial import SpatialJEPA, sized
+from ami.nn.precision import fast_precision
+from ami.objectives.across import Across, AcrossSettings
+from ami.recipes.common import left_out, sides
+from ami.training.loop import Stage, drawn_from
+from ami.training.optim import Optimisation
+from ami.training.run import Recipe
+
+
+@dataclass(frozen=True)
+class SpatialSettings:
+    """All that decides what is learned of places."""
+
+    size: str = "baby"  # the one dial: baby, tiny, small
+    picture: int = 64  # px on a side
+    precision: str = "auto"  # while it trains: "fp32", "bf16", or "auto": what this machine does fast
+    steps: int = 4000
+    clip: int = 5  # steps in a training clip
+    batch: int = 16  # clips, of all stores together
+    senses: Literal["all", "colours"] = "all"  # "colours": the twin that never sees depth nor hears how it moved
+    objective: AcrossSettings = field(default_factory=AcrossSettings)
+    optimisation: Optimisation = field(default_factory=lambda: Optimisation(rate=2e-3, warmup=50))
+
+
+SPATIAL = SpatialSettings()
+
+
+def spatial(stores: Sequence[Store], seed: int = 0, settings: SpatialSettings = SPATIAL) -> Recipe:
+    """A spatial JEPA from any stores with pictures and poses, all of them seen as one camera's."""
+    if not stores:
+        raise ValueError("a recipe learns from experience and none was given; name at least one store with --data")
+    precision = fast_precision() if settings.precision == "auto" else settings.precision
+    settings = replace(settings, precision=precision)
+    objective = replace(settings.objective, precision=precision)
+    cameras = Cameras(tuple(stores), colours_only=settings.senses == "colours")
+    trained, held = _sides(stores)
+    config = sized({CAMERA.name: CAMERA}, settings.size, settings.picture)
+    gauged = cameras.windows(settings.clip, episodes=held)[:: settings.clip]
+
+    def build() -> SpatialJEPA:
+        with drawn_from(seed):
+            return SpatialJEPA(config)
+
+    stage = Stage(
+        "places",
+        settings.steps,
+        lambda model: Across(model, objective),
+        lambda model: Loader([Source(cameras, settings.clip, settings.batch, episodes=trained)], seed),
+        settings.optimisation,
+        gauge_clips=(cameras.clips(gauged[:: max(len(gauged) // 64, 1)], settings.clip),),
+    )
+    named = {store.embodiment.name: store for store in stores}
+    return Recipe(
+        name="spatial",
+        settings=asdict(settings),
+        data={name: store.digest for name, store in named.items()},
+        seed=seed,
+        build=build,
+        stages=(stage,),
+        left_out=left_out(named, settings.clip),
+    )
+
+
+def spatial_colours(stores: Sequence[Store], seed: int = 0, settings: SpatialSettings = SPATIAL) -> Recipe:
+    """The twin from colours alone: what depth and poses are worth is what it lacks. Its steps take half the time."""
+    return replace(spatial(stores, seed, replace(settings, senses="colours")), name="spatial-colours")
+
+
+def spatial_shuffled(stores: Sequence[Store], seed: int = 0, settings: SpatialSettings = SPATIAL) -> Recipe:
+    """The twin that is told the poses of other clips: what it cannot do was learned from poses."""
+    objective = replace(settings.objective, shuffled=True)
+    return replace(spatial(stores, seed, replace(settings, objective=objective)), name="spatial-shuffled")
+
+
+def _sides(stores: Sequence[Store]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Episodes to train on and those held out, of all stores, numbered one after another."""
+    trained, held, first = [], [], 0
+    for store in stores:
+        own = sides(store)
+        trained += [first + number for number in own[0]]
+        held += [first + number for number in own[1]]
+        first += len(store)
+    return tuple(trained), tuple(held)
