@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 
 from ami.data.episodes import Episode
 from ami.types import Embodiment
-from ami.worlds import films, first_person, iphyre, layouts, rooms, rooms_env, task, violations
+from ami.worlds import cups, films, first_person, iphyre, layouts, rooms, rooms_env, task, violations
 from ami.worlds.pictures import fitted
 from ami.worlds.tasks import TASKS
 
@@ -190,6 +190,10 @@ def _record_physics(episodes: int, steps: int, seed: int) -> Recording:
     return Recording(violations.EMBODIMENT, violations.collect(episodes, steps, seed), violations.TRUTH)
 
 
+def _record_cups(episodes: int, steps: int, seed: int) -> Recording:
+    return Recording(cups.EMBODIMENT, cups.collect(episodes, steps, seed), cups.TRUTH)
+
+
 def _record_films(episodes: int, steps: int, seed: int) -> Recording:
     return Recording(films.EMBODIMENT, films.collect(episodes, steps, seed), films.TRUTH)
 
@@ -215,6 +219,7 @@ WORLDS: Mapping[str, Callable[[int, int, int], Recording]] = {
     **{f"two-rooms/{family}": _rooms(family) for family in (*rooms.FAMILIES, rooms.SEALED)},
     "drawn-films": _record_films,
     "physics": _record_physics,
+    "cups": _record_cups,
     **{name: _task(name) for name in TASKS},
     first_person.NAME: _record_first_person,
     iphyre.NAME: _record_iphyre,

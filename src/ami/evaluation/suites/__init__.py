@@ -1,7 +1,7 @@
 """Every suite of questions, by name. Each is frozen: other questions get another name."""
 
 from ami.evaluation.benchmark import Benchmark, Suite
-from ami.evaluation.suites import control, guarded, hidden, iphyre, physics, published, tasks, ways
+from ami.evaluation.suites import control, guarded, hidden, iphyre, occluded, physics, published, shells, tasks, ways
 from ami.evaluation.suites.real import TASKS, RealFilms
 from ami.evaluation.suites.recognition import DrawnFilms
 from ami.evaluation.suites.splice import KINDS, Splice
@@ -26,6 +26,8 @@ SUITES: dict[str, Suite] = {
         *tasks.SUITES,
         *physics.SUITES,
         *hidden.SUITES,
+        *shells.SUITES,
+        *occluded.SUITES,
         Suite("reason", (*physics.ASKED, *hidden.ASKED)),
         *published.SUITES,
         *iphyre.SUITES,
