@@ -32,6 +32,8 @@ _RESTS = 1, 5  # frames; the upper bound, as everywhere below, is not reached
 _HELD = 1, 4  # frames for which a cup is held up
 _UP = 2, 4  # frames that it takes to go up, and to come down
 _OUTLINE = 0.6  # as light as the rest of a cup
+_SETTLED = 3  # frames at least between the ball's going out of sight and the first swap of a game
+_AWAY = -99.0  # px, out of the view
 _CHUNK = 16
 _SHAPES = tuple(OUTLINES).index
 
@@ -177,12 +179,15 @@ def draw(
         draw_boxes(ground, some, top, here.paint[:, 0])
         for number, ball in enumerate(balls):
             picture = ground.copy()
-            draw_shapes(picture, some, ball[rows], here.ball, np.full(len(some), _SHAPES("disc")), here.paint[:, 2])
+            seen = np.where(runs.hidden[rows, :, None], _AWAY, ball[rows])  # or it would shine through soft edges
+            draw_shapes(picture, some, seen, here.ball, np.full(len(some), _SHAPES("disc")), here.paint[:, 2])
             for rank in range(CUPS):
                 who = nearer[rows, :, rank, None, None]
                 where = np.take_along_axis(runs.cups[rows], who, 2)[:, :, 0]
                 for half, shade in ((here.cup, _OUTLINE), (here.cup - 1.0, 1.0)):
-                    draw_shapes(picture, some, where, half, np.full(len(some), _SHAPES("cup")), shade * here.paint[:, 1])
+                    draw_shapes(
+                        picture, some, where, half, np.full(len(some), _SHAPES("cup")), shade * here.paint[:, 1]
+                    )
             drawn[number, rows] = (picture + 0.5).astype(np.uint8)
     return drawn
 
@@ -229,6 +234,7 @@ def games(count: int, swaps: int, rng: np.random.Generator, future: int = 3) -> 
     kind = np.array([PEEK, REST, *[SWAP, REST] * swaps, LIFT])
     plays = play(table, np.tile(kind, (count, 1)), rng)
     pauses = rng.integers(0, 3, plays.frames.shape)
+    pauses[:, 1] += _SETTLED
     length = np.where(plays.kind == REST, pauses, plays.frames)
     length[:, -1] = future + plays.up[:, -1]
     last = (length[:, :-1].sum(1) - plays.up[:, 0]).max()

@@ -100,9 +100,7 @@ def answers(model: WorldModel, games: cups.Games) -> Mapping[str, Tensor]:
     return {who: _least(model, each, done[:, gaps:], futures) for who, each in held.items()}
 
 
-def _least(
-    model: WorldModel, belief: Belief, done: Float[Tensor, "games future 1"], futures: list[Latent]
-) -> Tensor:
+def _least(model: WorldModel, belief: Belief, done: Float[Tensor, "games future 1"], futures: list[Latent]) -> Tensor:
     energies = torch.stack([model.energy(belief, done, each).mean(1) for each in futures], 1)
     return energies.argmin(1)
 
