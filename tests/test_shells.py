@@ -12,7 +12,7 @@ from ami.evaluation.suites.shells import ShellGame
 from ami.types import Belief, Latent, WorldModel
 from ami.worlds import cups
 from ami.worlds.alone import MIDDLE, stops_behind
-from ami.worlds.cups import LIFT, PEEK, SWAP, TRUTH, course, draw, games, lay, play
+from ami.worlds.cups import PEEK, SWAP, TRUTH, course, draw, games, lay, play
 from ami.worlds.violations import EMBODIMENT as PHYSICS
 from ami.worlds.violations import TRUTH as PHYSICAL
 
@@ -53,7 +53,7 @@ def test_places_are_what_swaps_make_of_them():
 
 
 def test_nobody_jumps_and_the_nearer_of_two_that_swap_is_drawn_last():
-    table, plays, runs = played(30, 2, 60)
+    table, _, runs = played(30, 2, 60)
     assert np.abs(np.diff(runs.cups[..., 0], axis=1)).max() < 9.5  # px: a cell and a bit
     aside = np.abs(runs.depth - table.floor[:, None, None])
     assert ((aside > 1e-6).sum(2) <= 2).all(), "more than two move at once"
@@ -137,7 +137,7 @@ def test_what_stops_behind_a_screen_is_hidden_at_every_age():
         assert (film.truth[MIDDLE:, PHYSICAL.index("a_hidden")] == 1).all()
         assert film.truth[0, PHYSICAL.index("a_hidden")] == 0
         speed = np.hypot(*film.truth[:, [PHYSICAL.index(name) for name in ("a_dx", "a_dy")]].T)
-        assert 0.1 < speed[MIDDLE + 10]
+        assert speed[MIDDLE + 10] > 0.1
         assert speed[-1] < 0.02
 
 

@@ -229,7 +229,7 @@ class Games:
 
 
 def games(count: int, swaps: int, rng: np.random.Generator, future: int = 3) -> Games:
-    """The ball is shown, so many swaps follow, and all cups are lifted. Where a game is short, the ball is shown longer."""
+    """The ball is shown, so many swaps follow, and all cups are lifted. In short games it is shown longer."""
     table = lay(count, rng)
     kind = np.array([PEEK, REST, *[SWAP, REST] * swaps, LIFT])
     plays = play(table, np.tile(kind, (count, 1)), rng)

@@ -29,7 +29,7 @@ _TOGETHER = 16  # films in memory at once: three hundred frames are long
 
 @dataclass(frozen=True)
 class Occluded:
-    """Its place, and its velocity while it has one, read out of a belief of so many steps after it went out of sight."""
+    """Its place, and its velocity while it has one, read out of a belief so many steps after it was last seen."""
 
     age: int
     learn: int = 128  # films to learn the read-out from, at the same age
