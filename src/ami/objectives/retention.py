@@ -20,8 +20,8 @@ from ami.types import Clip, Objective, WorldModel
 class RetentionSettings:
     """How films are lived through in which something is done, and the weight of each loss."""
 
-    closed: float = 0.5  # share of the acts that are gone through with eyes closed
-    acts: float = 4.0  # weight of what is expected while something is done; otherwise it is 1
+    closed: float = 0.9  # share of the acts that are gone through with eyes closed
+    acts: float = 3.0  # weight of what is expected while something is done; otherwise it is 1
     floor: float = 0.15  # weight of a cell in which nothing happens; their mean is 1
     behind: float = 0.5  # error of the second layer, before which nothing stands
     doubt: float = 0.05  # error of the expected error, in logarithms; it teaches nothing else
@@ -35,7 +35,7 @@ class Retention(Objective):
     """Mean squared error of what was expected, where what was done brings to light what had been out of sight.
 
     A cue that has no effect for a while is not worth remembering to who predicts the next step alone. Here steps are
-    told by actions: an *act* is a run of steps in which something is done. Through half of them the model goes without
+    told by actions: an *act* is a run of steps in which something is done. Through most of them the model goes without
     looking, so all that an act shows has to come from what is held, and its cells count by how much happens in them:
     a ball is one cell in sixty-four. Everything else is looked at, or nobody could follow where it went.
     """

@@ -2,8 +2,9 @@
 
 Seen from the front and above, in pixels of the 64 x 64 view (x to the right, y down) and frames of 0.1 s. A film is a
 row of *events* after one another: a rest, a swap of two cups, of which the nearer passes before the other and before
-whatever it passes, a lift of all cups, or a peek under one. The ball lies still while it can be seen and goes with its
-cup while it cannot. What is done is told as an action: 1 while all cups go up and are held up. A peek is not announced.
+whatever it passes, a lift of all cups, or a peek under one. In films for training all cups go up for single frames
+too, whatever else goes on: a *glimpse* of how things stand. The ball goes with its cup. What is done is told as an
+action: 1 at each frame at which all cups are up. A peek is not announced.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ EMBODIMENT = Embodiment("cups", step_seconds=0.1, low=(0.0,), high=(1.0,))
 TRUTH = ("ball_x", "ball_y", "place", "hidden", "swaps", "age")  # place: from the left; the last two: since last seen
 
 REST, SWAP, LIFT, PEEK = range(4)
-_CHANCES = np.array([0.10, 0.50, 0.30, 0.10])  # of each kind of event after the first, which shows the ball
+_CHANCES = np.array([0.15, 0.65, 0.10, 0.10])  # of each kind of event after the first, which shows the ball
 _PACE = 3.0, 5.0  # px per frame, the mean over a swap
 _RESTS = 1, 5  # frames; the upper bound, as everywhere below, is not reached
 _HELD = 1, 4  # frames for which a cup is held up
-_UP = 2, 4  # frames that it takes to go up, and to come down
+_UP = 2, 4  # frames that it takes to be peeked under, and again to come down
 _OUTLINE = 0.6  # as light as the rest of a cup
 _SETTLED = 3  # frames at least between the ball's going out of sight and the first swap of a game
+_GLIMPSES = 0.25  # share of the frames at which all cups are up, in the films that training sees
 _AWAY = -99.0  # px, out of the view
 _CHUNK = 16
 _SHAPES = tuple(OUTLINES).index
@@ -66,8 +68,9 @@ class Play:
     kind: Int[np.ndarray, "films events"]
     pair: Int[np.ndarray, "films events 2"]  # places: who swaps, the nearer one first; the first is peeked under
     frames: Int[np.ndarray, "films events"]  # how long it takes
-    up: Int[np.ndarray, "films events"]  # of these, how many a lift takes to go up, and to come down
+    up: Int[np.ndarray, "films events"]  # of these, how many a peeked cup takes to go up, and to come down
     ball: Int[np.ndarray, "films"]  # the place of the cup that gets the ball
+    glimpses: Bool[np.ndarray, "films frames"] | None = None  # when all cups are up, whatever else goes on
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def lay(count: int, rng: np.random.Generator) -> Table:
         cup=cup,
         ball=ball,
         aside=rng.uniform(3.5, 7.0, count),
-        high=2 * ball + rng.uniform(4.0, 10.0, count),
+        high=2 * ball + rng.uniform(3.0, 7.0, count),
         paint=255 * hsv_to_rgb(np.stack([hue % 1.0, strong, light], -1)),
     )
 
@@ -111,9 +114,11 @@ def play(table: Table, kind: Int[np.ndarray, "films events"], rng: np.random.Gen
     one, other = np.take_along_axis(table.places[:, None], pair, 2).transpose(2, 0, 1)
     pace = rng.uniform(*_PACE, (shape[0], 1)) * rng.uniform(0.85, 1.15, shape)
     up = rng.integers(*_UP, shape)
-    lift = 2 * up + rng.integers(*_HELD, shape)
+    held = rng.integers(*_HELD, shape)
     swap = np.ceil(np.abs(one - other) / pace).astype(int)
-    return Play(kind, pair, np.choose(kind, [rng.integers(*_RESTS, shape), swap, lift, lift]), up, pair[:, 0, 0])
+    return Play(
+        kind, pair, np.choose(kind, [rng.integers(*_RESTS, shape), swap, held, 2 * up + held]), up, pair[:, 0, 0]
+    )
 
 
 def course(table: Table, plays: Play, frames: int) -> Course:
@@ -134,8 +139,9 @@ def course(table: Table, plays: Play, frames: int) -> Course:
     first = was == pair[..., :1]
     aside = np.where(first, 1.0, -0.8) * (was != becomes) * table.aside[:, None, None]
     depth = table.floor[:, None, None] + aside * np.sin(np.pi * phase)
-    lifted = (kind == LIFT)[..., None] | ((kind == PEEK)[..., None] & first)
-    raised = table.high[:, None, None] * lifted * np.clip(np.minimum(since + 1, left) / up, 0.0, 1.0)[..., None]
+    lifted = kind == LIFT if plays.glimpses is None else (kind == LIFT) | plays.glimpses
+    peeked = np.clip(np.minimum(since + 1, left) / up, 0.0, 1.0) * (kind == PEEK)
+    raised = table.high[:, None, None] * np.maximum(peeked[..., None] * first, lifted[..., None])
     mine = rows, now, plays.ball[:, None]
     return Course(
         cups=np.stack([x, depth - table.cup[:, None, None] - raised], -1),
@@ -143,7 +149,7 @@ def course(table: Table, plays: Play, frames: int) -> Course:
         ball=np.stack([x[mine], depth[mine] - table.ball[:, None] - 0.5], -1),
         place=becomes[mine],
         hidden=raised[mine] == 0,
-        done=((kind == LIFT) & (left >= up))[:, 1:, None].astype(float),
+        done=lifted[:, 1:, None].astype(float),
         swaps=((plays.kind == SWAP)[:, None] & (now[:, None] >= starts[:, None])).sum(-1),
     )
 
@@ -200,7 +206,8 @@ def collect(count: int, frames: int = FRAMES, seed: int = 0) -> list[Episode]:
     table = lay(count, rng)
     kind = rng.choice(4, (count, frames // 2), p=_CHANCES)
     kind[:, 0] = PEEK
-    runs = course(table, play(table, kind, rng), frames)
+    plays = replace(play(table, kind, rng), glimpses=rng.random((count, frames)) < _GLIMPSES)
+    runs = course(table, plays, frames)
     video, told = draw(table, runs, rng)[0], truth(runs)
     times = np.arange(frames) * EMBODIMENT.step_seconds
     return [
@@ -236,7 +243,6 @@ def games(count: int, swaps: int, rng: np.random.Generator, future: int = 3) -> 
     pauses = rng.integers(0, 3, plays.frames.shape)
     pauses[:, 1] += _SETTLED
     length = np.where(plays.kind == REST, pauses, plays.frames)
-    length[:, -1] = future + plays.up[:, -1]
     last = (length[:, :-1].sum(1) - plays.up[:, 0]).max()
     length[:, 0] += last - (length[:, :-1].sum(1) - plays.up[:, 0])
     runs = course(table, replace(plays, frames=length), last + future)
