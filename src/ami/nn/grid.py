@@ -133,10 +133,10 @@ class GridMemory(nn.Module):
 
     def _sent(self, memory: Grid, whither: Grid) -> Grid:
         """Every cell's memory where it sends it; what would leave the grid is gone."""
-        batch, _, *size = memory.shape
+        batch, _, height, width = memory.shape
         shares = whither.float().view(batch, self.heads, 1, len(_NEAR), -1).softmax(3)
-        sent = memory.float().reshape(batch, self.heads, -1, 1, shares.shape[-1]) * shares
-        found = functional.fold(sent.reshape(batch, -1, shares.shape[-1]), size, 3, padding=1)
+        sent = memory.float().reshape(batch, self.heads, -1, 1, height * width) * shares
+        found = functional.fold(sent.reshape(batch, -1, height * width), (height, width), 3, padding=1)
         return found.contiguous(memory_format=torch.channels_last)
 
 

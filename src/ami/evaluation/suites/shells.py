@@ -60,7 +60,7 @@ class ShellGame:
             asking.tell(f"shell game of {self.swaps} swaps", first, n)
             rng = np.random.default_rng([_APART + asking.seed, self.swaps, first])
             games = cups.games(min(_TOGETHER, n - first), self.swaps, rng, self.future)
-            found = answers(model, games)
+            found = dict(answers(model, games))
             if asking.untrained is not None:
                 found |= {"untrained": answers(asking.untrained, games)["model"]}
             for who, answer in found.items():
