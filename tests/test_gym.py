@@ -133,6 +133,7 @@ def test_worlds_have_names() -> None:
         "two-rooms/sealed",
         "drawn-films",
         "physics",
+        "cups",
         "first-person-rooms",
         "i-phyre",
         *TASKS,

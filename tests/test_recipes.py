@@ -16,6 +16,7 @@ from ami.evaluation.films import rate
 from ami.evaluation.suites.robots import NextLatent
 from ami.models import checkpoint
 from ami.models.mind import Mind
+from ami.models.recurrent import RecurrentJEPA
 from ami.models.vjepa import VJEPA
 from ami.objectives.masked import MaskedSettings
 from ami.recipes import RECIPES
@@ -26,7 +27,7 @@ from ami.recipes.objects import objects
 from ami.recipes.physics import PhysicsSettings, physics
 from ami.training.run import Tick, read_metrics, train
 from ami.types import Embodiment, LeftOut
-from ami.worlds import violations
+from ami.worlds import cups, violations
 from tiny_stores import TINY, film_store, robot_store, rooms_store
 
 
@@ -100,6 +101,21 @@ def test_what_is_lived_through_is_learned_as_if_alone(rooms: Store, films: Store
     assert mind.expecting is not None
     specialist = checkpoint.load(train(physics([lived], 0, alone), tmp_path / "alone"))
     assert checkpoint.digest(mind.expecting) == checkpoint.digest(specialist)
+
+
+def test_one_part_expects_physics_and_remembers_what_cups_hide(tmp_path: Path) -> None:
+    lived = Store.create(tmp_path / "physics", violations.EMBODIMENT, violations.TRUTH)
+    lived.append(violations.collect(8, 24, 0))
+    games = Store.create(tmp_path / "cups", cups.EMBODIMENT, cups.TRUTH)
+    games.append(cups.collect(8, 24, 0))
+    few = PhysicsSettings(steps=2, batch=2)
+    model = checkpoint.load(train(physics([lived, games], 0, few), tmp_path / "both"))
+    assert isinstance(model, RecurrentJEPA)
+    assert model.lives == ("cups", "physics")
+    assert model.config.heads == 4
+    last = set(read_metrics(tmp_path / "both")[-1])
+    assert {"cups/prediction", "cups/behind", "physics/prediction", "physics/stands"} <= last
+    assert "cups/stands" not in last, "screens were put before cups"
 
 
 def test_specialists_learn_from_their_kind(films: Store, robots: Store, tmp_path: Path) -> None:

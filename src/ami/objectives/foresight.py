@@ -76,7 +76,7 @@ class Foresight(Objective):
         changes = (seen.values - seen.values[:, other]).flatten(0, 2)
         return {
             "prediction": error.mean(),
-            "behind": weigh.behind * ((behind - whole[:, 1:]).square().mean(-1) * _weight(whole, weigh.floor)).mean(),
+            "behind": weigh.behind * ((behind - whole[:, 1:]).square().mean(-1) * happening(whole, weigh.floor)).mean(),
             "stands": weigh.stands * functional.binary_cross_entropy_with_logits(gain, open_),
             "doubt": weigh.doubt * (doubt - (error.detach() + 1e-4).log()).square().mean(),
             "variance": weigh.variance * variance_hinge(changes, weigh.spread),
@@ -85,7 +85,7 @@ class Foresight(Objective):
 
 
 @torch.no_grad()
-def _weight(
+def happening(
     tokens: Float[Tensor, "batch time tokens dim"], floor: float, beyond: float = 1.5
 ) -> Float[Tensor, "batch time-1 tokens"]:
     """How much each cell counts: by how far its token is from its mean over the film, the mean being 1.

@@ -55,7 +55,7 @@ class BabySettings:
         default_factory=lambda: Optimisation(rate=3e-3, warmup=50, weight_decay=1e-4)
     )
     films: FilmSettings = field(default_factory=lambda: FilmSettings(steps=900))  # of the part that watches films
-    lives: tuple[str, ...] = ("physics",)  # embodiments whose films are lived through, by the part that expects
+    lives: tuple[str, ...] = ("physics", "cups")  # embodiments whose films are lived through, by the part that expects
     physics: PhysicsSettings = field(default_factory=lambda: PhysicsSettings(steps=200))  # of that part
     walks: tuple[str, ...] = ("maze",)  # embodiments that walk about, of whom it is learned what is where
     places: PlacesSettings = field(default_factory=lambda: PlacesSettings(steps=200))  # of that part

@@ -1,4 +1,4 @@
-"""Learn how things move from films in which they do: a recurrent JEPA."""
+"""Learn from films how things move, and where they are while they cannot be seen: a recurrent JEPA."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from ami.data.loader import Loader, Source
 from ami.models.recurrent import RecurrentJEPA, sized
 from ami.nn.precision import fast_precision
 from ami.objectives.foresight import Foresight, ForesightSettings
+from ami.objectives.parts import ByEmbodiment
+from ami.objectives.retention import Retention, RetentionSettings
 from ami.recipes.common import by_embodiment, gauge_clips, left_out, measured, sides
 from ami.training.loop import Stage, drawn_from
 from ami.training.optim import Optimisation
@@ -27,6 +29,9 @@ class PhysicsSettings:
     clip: int = 24  # steps in a training clip
     batch: int = 16  # clips
     objective: ForesightSettings = field(default_factory=ForesightSettings)
+    retains: tuple[str, ...] = ("cups",)  # embodiments whose acts bring to light what was out of sight
+    retention: RetentionSettings = field(default_factory=RetentionSettings)  # and how they are lived through
+    heads: int = 4  # of a memory that goes where it is sent, if there are any of these; otherwise it stays
     optimisation: Optimisation = field(default_factory=lambda: Optimisation(rate=3e-3, warmup=50))
 
 
@@ -39,10 +44,12 @@ def physics(stores: Sequence[Store], seed: int = 0, settings: PhysicsSettings = 
     precision = fast_precision() if settings.precision == "auto" else settings.precision
     settings = replace(settings, precision=precision)
     objective = replace(settings.objective, precision=precision)
+    retention = replace(settings.retention, precision=precision)
+    retains = [name for name in found if name in settings.retains]
     train = {name: sides(store)[0] for name, store in found.items()}
     held = {name: sides(store)[1] for name, store in found.items()}
     bodies = {name: measured(store, train[name]) for name, store in found.items()}
-    config = sized(bodies, settings.size, settings.picture)
+    config = sized(bodies, settings.size, settings.picture, settings.heads if retains else 0)
     sources = [Source(store, settings.clip, settings.batch, episodes=train[name]) for name, store in found.items()]
 
     def build() -> RecurrentJEPA:
@@ -52,7 +59,7 @@ def physics(stores: Sequence[Store], seed: int = 0, settings: PhysicsSettings = 
     stage = Stage(
         "expect",
         settings.steps,
-        lambda model: Foresight(objective),
+        lambda model: ByEmbodiment({name: Retention(retention) for name in retains}, Foresight(objective)),
         lambda model: Loader(sources, seed),
         settings.optimisation,
         gauge_clips=gauge_clips(found, held, settings.clip),

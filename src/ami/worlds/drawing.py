@@ -35,6 +35,11 @@ def _ring(x: np.ndarray, y: np.ndarray, half: np.ndarray) -> np.ndarray:
     return np.abs(np.hypot(x, y) - 0.72 * half) - 0.28 * half
 
 
+def _cup(x: np.ndarray, y: np.ndarray, half: np.ndarray) -> np.ndarray:
+    """Upside down, as cups stand over a ball: narrower at the top."""
+    return np.maximum(np.abs(y) - half, np.abs(x) - 0.58 * half - 0.1 * y)
+
+
 # How far a point is from each outline, inside negative.
 OUTLINES = {
     "disc": _disc,
@@ -43,6 +48,7 @@ OUTLINES = {
     "cross": _cross,
     "diamond": _diamond,
     "ring": _ring,
+    "cup": _cup,
 }
 
 

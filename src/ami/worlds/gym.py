@@ -15,6 +15,7 @@ from jaxtyping import Float, UInt8
 from ami.data.episodes import Episode
 from ami.types import Embodiment
 from ami.worlds import (
+    cups,
     films,
     first_person,
     iphyre,
@@ -203,6 +204,10 @@ def _record_physics(episodes: int, steps: int, seed: int) -> Recording:
     return Recording(violations.EMBODIMENT, violations.collect(episodes, steps, seed), violations.TRUTH)
 
 
+def _record_cups(episodes: int, steps: int, seed: int) -> Recording:
+    return Recording(cups.EMBODIMENT, cups.collect(episodes, steps, seed), cups.TRUTH)
+
+
 def _record_films(episodes: int, steps: int, seed: int) -> Recording:
     return Recording(films.EMBODIMENT, films.collect(episodes, steps, seed), films.TRUTH)
 
@@ -241,6 +246,7 @@ WORLDS: Mapping[str, Callable[[int, int, int], Recording]] = {
     "drawn-films": _record_films,
     "physics": _record_physics,
     maze.NAME: _record_maze,
+    "cups": _record_cups,
     **{name: _task(name) for name in TASKS},
     first_person.NAME: _record_first_person,
     tabletop.NAME: _record_tabletop,
