@@ -133,6 +133,9 @@ def test_worlds_have_names() -> None:
         "two-rooms/sealed",
         "drawn-films",
         "physics",
+        "physics-3d",
+        "maze",
+        "tabletop",
         "cups",
         "first-person-rooms",
         "i-phyre",
@@ -146,7 +149,7 @@ def test_worlds_have_names() -> None:
     with pytest.raises(ValueError, match="two-rooms/door"):
         record("two-room/dor", 1, 3, 0)
     with pytest.raises(ValueError, match="gym:ID"):
-        record("mars", 1, 3, 0)
+        record("nowhere-like-it", 1, 3, 0)
 
 
 def test_cartpole_is_a_world() -> None:

@@ -23,11 +23,11 @@ from ami.recipes import RECIPES
 from ami.recipes.baby import BabySettings, baby, bridge
 from ami.recipes.common import by_embodiment, gauge_clips, measured, sides
 from ami.recipes.films import BABY, RECORDED, VIDEO, FilmSettings, resolved, video
-from ami.recipes.objects import objects
 from ami.recipes.physics import PhysicsSettings, physics
+from ami.recipes.places import PlacesSettings, places
 from ami.training.run import Tick, read_metrics, train
 from ami.types import Embodiment, LeftOut
-from ami.worlds import cups, violations
+from ami.worlds import cups, maze, maze_walks, violations
 from tiny_stores import TINY, film_store, robot_store, rooms_store
 
 
@@ -103,6 +103,20 @@ def test_what_is_lived_through_is_learned_as_if_alone(rooms: Store, films: Store
     assert checkpoint.digest(mind.expecting) == checkpoint.digest(specialist)
 
 
+def test_what_is_walked_through_is_learned_as_if_alone(rooms: Store, tmp_path: Path) -> None:
+    walks = Store.create(tmp_path / "maze", maze.EMBODIMENT, maze_walks.TRUTH)
+    walks.append(maze_walks.collect(8, 16, 0))
+    alone = PlacesSettings(steps=2, batch=2, clip=12)
+    mind = checkpoint.load(train(baby([rooms, walks], 0, replace(TINY, places=alone)), tmp_path / "mind"))
+    assert isinstance(mind, Mind)
+    assert mind.places == ("maze",)
+    assert mind.exploring is not None
+    specialist = checkpoint.load(train(places([walks], 0, alone), tmp_path / "alone"))
+    assert checkpoint.digest(mind.exploring) == checkpoint.digest(specialist)
+    with pytest.raises(ValueError, match="lacks depth, pose; places are learned from it"):
+        places([rooms])
+
+
 def test_one_part_expects_physics_and_remembers_what_cups_hide(tmp_path: Path) -> None:
     lived = Store.create(tmp_path / "physics", violations.EMBODIMENT, violations.TRUTH)
     lived.append(violations.collect(8, 24, 0))
@@ -119,7 +133,7 @@ def test_one_part_expects_physics_and_remembers_what_cups_hide(tmp_path: Path) -
 
 
 def test_specialists_learn_from_their_kind(films: Store, robots: Store, tmp_path: Path) -> None:
-    assert {"baby": baby, "video": video, "bridge": bridge, "physics": physics, "objects": objects} == RECIPES
+    assert {each.__name__.replace("_", "-"): each for each in RECIPES.values()} == RECIPES
     few = replace(TINY, steps=2, refine=2)
     with_teacher = replace(BABY, masked=0.3, momentum=0.996)
     settings = replace(VIDEO, steps=2, batch=4, objective=with_teacher)

@@ -1,7 +1,6 @@
 """The nouns and verbs that flow through everything. Read this file first.
 
-Shapes are written with axis words. ``batch`` is always first; a model sees a batch and never asks what its rows stand
-for (a planner's candidates, an evaluation's episodes, a training batch: only the caller knows).
+Shapes are written with axis words. ``batch`` is always first, and only the caller knows what its rows stand for.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ _BODIES = {
     "cross": ("capsule", (0.5, 0.5)),
     "ring": ("box", (1.0, 0.4, 1.0)),
 }
-_BODY_OF = tuple(_BODIES[outline] for outline in OUTLINES)
+_OUTLINES = tuple(OUTLINES)
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def _put(model: Any, data: Any, scene: Scenes, place: Float[np.ndarray, "movers 
 def _movers(scene: Scenes) -> str:
     geoms = []
     for mover in np.flatnonzero(scene.movers.there[0]):
-        kind, sizes = _BODY_OF[scene.movers.shape[0, mover]]
+        kind, sizes = _BODIES[_OUTLINES[scene.movers.shape[0, mover]]]
         size = np.array(sizes) * PIXEL * scene.movers.radius[0, mover]
         look = f'material="matt" {_rgba(scene.movers.colour[0, mover])}'
         geoms.append(f'<geom name="mover{mover}" type="{kind}" size="{text(size)}" {look}/>')
