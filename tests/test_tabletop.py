@@ -181,10 +181,18 @@ def test_it_is_recorded_by_its_name(ami, tmp_path) -> None:
         tabletop.collect(1, 1, 0)
 
 
-def test_paint_changes_all_textures(eye: Eye) -> None:
-    mujoco = mujoco_for("a test")
-    model = mujoco.MjModel.from_xml_string(mjcf(room(0.0, np.ones((5, 3)))))
-    paint(model, np.random.default_rng(0))
-    each = model.tex_data.reshape(3, -1)
-    assert (each.std(1) > 5).all()
-    assert (each[0] != each[1]).any()
+def test_paint_is_seen_on_whichever_model_is_looked_at(eye: Eye) -> None:
+    mujoco, pose = mujoco_for("a test"), looking(np.array([0.0, 0.0, 1.0]), np.array([1.0, 0.0, 0.3]))
+    shown = []
+    for seed in (0, 1):
+        model = mujoco.MjModel.from_xml_string(mjcf(room(0.0, np.ones((5, 3)))))
+        paint(model, np.random.default_rng(seed))
+        data = mujoco.MjData(model)
+        mujoco.mj_forward(model, data)
+        shown.append((model, data, eye.look(model, data, pose)))
+    (model, data, first), (_, _, second) = shown
+    for number in (0, 1):  # floor, and the wall that is ahead
+        its = first.geom == number
+        assert first.video[its].std() > 5
+        assert np.abs(first.video[its].astype(int) - second.video[its]).mean() > 5
+    np.testing.assert_array_equal(eye.look(model, data, pose).video, first.video)
