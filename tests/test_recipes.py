@@ -103,7 +103,8 @@ def test_what_is_lived_through_is_learned_as_if_alone(rooms: Store, films: Store
 
 
 def test_specialists_learn_from_their_kind(films: Store, robots: Store, tmp_path: Path) -> None:
-    assert {"baby": baby, "video": video, "bridge": bridge, "physics": physics, "objects": objects} == RECIPES
+    named = {"baby": baby, "video": video, "bridge": bridge, "physics": physics, "objects": objects}
+    assert named.items() <= RECIPES.items()
     few = replace(TINY, steps=2, refine=2)
     with_teacher = replace(BABY, masked=0.3, momentum=0.996)
     settings = replace(VIDEO, steps=2, batch=4, objective=with_teacher)
