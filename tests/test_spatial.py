@@ -18,7 +18,8 @@ from ami.models import checkpoint, contract
 from ami.models.spatial import SpatialJEPA, sized, told
 from ami.nn.senses import DepthStem, PointStem, bearings, farthest, rays
 from ami.objectives.across import Across, AcrossSettings
-from ami.recipes.spatial import SPATIAL, spatial
+from ami.recipes.spatial import SPATIAL, spatial, spatial_colours, spatial_shuffled
+from ami.training.run import train
 from ami.types import Clip, Latent
 from ami.worlds import maze, maze_walks
 
@@ -211,12 +212,15 @@ def test_stores_are_one_camera_and_rows_come_as_asked(store: Store) -> None:
 
 
 def test_a_recipe_trains_it_and_a_checkpoint_holds_it(store: Store, tmp_path) -> None:
-    recipe = spatial([store], 3, replace(SPATIAL, steps=2, clip=4, batch=2, precision="fp32"))
-    made = recipe.build()
-    assert isinstance(made, SpatialJEPA)
-    kept = checkpoint.Provenance(recipe.name, checkpoint.CodeVersion("0"))
-    checkpoint.save(tmp_path / "kept", made, kept)
-    assert checkpoint.digest(tmp_path / "kept") == checkpoint.digest(made)
+    few = replace(SPATIAL, steps=2, clip=4, batch=2, precision="fp32")
+    kept = {
+        make.__name__: train(make([store], 3, few), tmp_path / make.__name__)
+        for make in (spatial, spatial_colours, spatial_shuffled)
+    }
+    for name, folder in kept.items():
+        assert isinstance(checkpoint.load(folder), SpatialJEPA)
+        assert checkpoint.read_provenance(folder).recipe == name.replace("_", "-")
+    assert len({checkpoint.digest(folder) for folder in kept.values()}) == 3
     with pytest.raises(ValueError, match="none was given"):
         spatial([])
 

@@ -137,8 +137,8 @@ class Across(Objective):
         without = _drawn(clips * len(here), steps - 1, generator).to(pose.device) < 0.5
         without[:, 0] &= ~without.all(1)
         held, asked = pupil.unflatten(0, (clips, steps)), whole.unflatten(0, (clips, steps))[:, here].flatten(0, 1)
-        entered = [each[:, others].flatten(0, 1) for each in model.elsewhere.entered(held)]  # once, for all questions
-        guess = model.elsewhere.told(entered[0], entered[1], motion, without).float()
+        value, hidden = (each[:, others].flatten(0, 1) for each in model.elsewhere.entered(held))  # once for all
+        guess = model.elsewhere.told(value, hidden, motion, without).float()
         one, other = held[:, others], held[:, here, None].expand(-1, -1, steps - 1, -1, -1)
         read = model.apart(one.flatten(0, 2), other.flatten(0, 2)).float()
         return {
