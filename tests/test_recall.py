@@ -11,6 +11,7 @@ from ami.evaluation.benchmark import Asking
 from ami.evaluation.suites import SUITES
 from ami.evaluation.suites.layout import Layout
 from ami.evaluation.suites.recall import Recall
+from ami.evaluation.suites.reminded import Reminded
 from ami.evaluation.walking import Walked, markers, painted, views
 from ami.models.baselines import CopyLast
 from ami.planning.routes import Routes, follow
@@ -88,6 +89,12 @@ def test_all_questions_are_asked_and_answered_with_intervals() -> None:
     laid = Layout(steps=25, budget=40).run(model(), 3, Asking(7)).results
     assert [each.benchmark for each in laid] == ["recall/walls", "recall/objects", "recall/go-to"]
     assert laid[-1].baselines["told all"].value > 0
+
+
+def test_a_new_belief_is_reminded_of_what_another_kept_on_disk() -> None:
+    (answer,) = Reminded(steps=40).run(model(), 3, Asking(7)).results
+    assert answer.benchmark == "recall/reminded"
+    assert set(answer.baselines) == {"old", "new", "chance"}
 
 
 def test_the_same_seed_asks_the_same_and_restarting_changes_no_answer() -> None:

@@ -31,6 +31,7 @@ class Walked:
     now: int = -1
     believed: list[Tensor] = field(default_factory=list)  # pose at each step
     tokens: list[Tensor] = field(default_factory=list)
+    origin: Tensor | None = None  # where the belief began, as the one before it says; None: where the walk did
 
     def step(self) -> Seen:
         """Go on by one step and look."""
@@ -52,7 +53,8 @@ class Walked:
     def from_start(self, rows: Int[np.ndarray, "k"], poses: Float[np.ndarray, "k view 3"]) -> Tensor:
         """True poses as one says them who was told where things are, seen from where the walk began."""
         start = torch.from_numpy(self.poses[rows, 0]).float()[:, None]
-        return between(start.expand(*poses.shape[:2], -1), torch.from_numpy(poses).float())
+        told = between(start.expand(*poses.shape[:2], -1), torch.from_numpy(poses).float())
+        return told if self.origin is None else between(self.origin[rows][:, None].expand_as(told), told)
 
     def misfits(
         self,

@@ -62,7 +62,7 @@ class Recall:
             self._walk(model, min(_WALKS, n - first), first, rng, told, asking)
         rng, seconds = np.random.default_rng(asking.seed), time.perf_counter() - began
         results = [
-            _share(
+            share(
                 f"{self.name}/age-{age}", told.rows(f"age-{age}"), told.right(f"age-{age}"), asking.seed, rng, seconds
             )
             for age in self.ages
@@ -71,7 +71,7 @@ class Recall:
         if told.asked("end"):
             results.append(_forgetting(told, asking.seed, rng, seconds))
             results.append(
-                _share("recall/after-restart", told.rows("end"), told.right("restarted"), asking.seed, rng, seconds)
+                share("recall/after-restart", told.rows("end"), told.right("restarted"), asking.seed, rng, seconds)
             )
         return Answer(tuple(results))
 
@@ -91,25 +91,25 @@ class Recall:
         for step in range(steps + 1):
             seen = asked.seen(walked.step())
             columns, last = columns + seen, np.where(seen > 0, step, last)
-            known = columns >= _ENOUGH
+            known = known_markers(columns)
             for place, age in enumerate(self.ages):
                 due = known & (step - last == age) & ~done[place]
                 done[place] |= due
-                told.add(f"age-{age}", first, *self._ask(walked, asked, due))
+                told.add(f"age-{age}", first, *self.ask(walked, asked, due))
             if step == self.tour:
                 left = known & (asked.before[..., 0, 0] < 5)
-                told.add("left", first, *self._ask(walked, asked, left))
+                told.add("left", first, *self.ask(walked, asked, left))
                 held = left.copy()
             if step % 50 == 0:
                 asking.tell("walking", step, steps)
         held &= last <= self.tour
         told.keep("left", first, held[left])
-        told.add("end", first, *self._ask(walked, asked, held))
+        told.add("end", first, *self.ask(walked, asked, held))
         walked.belief = _restarted(walked.belief)
-        told.add("restarted", first, *self._ask(walked, asked, held))
+        told.add("restarted", first, *self.ask(walked, asked, held))
 
     @staticmethod
-    def _ask(
+    def ask(
         walked: Walked, asked: Markers, due: Bool[np.ndarray, "batch marker"]
     ) -> tuple[Int[np.ndarray, "k"], dict[str, Bool[np.ndarray, "k"]]]:
         """The rows of what was asked, and whether each twin was right."""
@@ -151,6 +151,11 @@ class _Told:
         return {who: np.concatenate([each[who] for each in self._right[kind]]) for who in ("model", *TWINS)}
 
 
+def known_markers(columns: Int[np.ndarray, "batch marker"]) -> Bool[np.ndarray, "batch marker"]:
+    """Which markers were seen well enough to be asked for."""
+    return columns >= _ENOUGH
+
+
 def able(model: WorldModel) -> None:
     """``ValueError`` unless the model has learned where things are in mazes."""
     if NAME not in model.places:
@@ -170,7 +175,7 @@ def _restarted(belief: Belief | None) -> Belief:
     return Belief(belief.embodiment, Latent(back["values"], back["times"]), recurrent=back["recurrent"])
 
 
-def _share(
+def share(
     name: str,
     rows: Int[np.ndarray, "k"],
     right: Mapping[str, Bool[np.ndarray, "k"]],
@@ -181,11 +186,8 @@ def _share(
 ) -> Result:
     """A share, and its twins', redrawing whole walks."""
 
-    def share(each: np.ndarray) -> Interval:
-        return share_by_cluster(each.astype(float), rows, rng)
-
-    own = share(right["model"])
-    beside = {who: share(each) for who, each in right.items() if who != "model"}
+    found = {who: share_by_cluster(each.astype(float), rows, rng) for who, each in right.items()}
+    own = found.pop("model")
     return Result(
         name,
         "accuracy",
@@ -196,7 +198,7 @@ def _share(
         "share",
         (seed,),
         "bootstrap over walks, 95 %",
-        {**beside, "chance": Interval(chance, chance, chance)},
+        {**found, "chance": Interval(chance, chance, chance)},
         seconds,
     )
 
