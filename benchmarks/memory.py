@@ -8,7 +8,7 @@ Gaussian and the hardest there is: nothing is near anything. *Found* is the shar
 filled, closed, and opened anew in a process of its own, whose memory is the most that it held while it was asked; of a
 server, what all its processes do and hold is counted. ``--kills N`` ends a writing process so many times by SIGKILL,
 and looks for every moment that was acknowledged. ``--steps N`` lives through so many steps: each is remembered, durable
-before the next, and each fiftieth asks; it prints what a step takes, sorting included. ``--rows 0`` does these alone.
+before the next, and each fiftieth asks; it prints what a step takes, all sorting included. ``--rows 0``: only these.
 """
 
 from __future__ import annotations
