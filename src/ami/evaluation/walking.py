@@ -16,6 +16,7 @@ from ami.worlds.maze import EMBODIMENT, NAME, Mazes, Seen
 
 WINDOW = 8  # steps that a twin without memory remembers
 _NEAR = (0.3, 0.3, 0.4)  # metres, metres, radians: what counts as a small difference between two poses
+_TOGETHER = 24  # questions: each has the whole belief of its walk beside it
 TWINS = ("window", "another walk", "nearest view")
 
 
@@ -63,6 +64,13 @@ class Walked:
         answers: Sequence[UInt8[np.ndarray, "k view size size 3"]],
     ) -> dict[str, Float[np.ndarray, "k view answer"]]:
         """How badly each of the pictures that might be seen from ``poses`` fits what is believed, of all twins."""
+        parts = [slice(first, first + _TOGETHER) for first in range(0, len(rows), _TOGETHER)]
+        found = [self._misfits(rows[part], poses[part], [each[part] for each in answers]) for part in parts]
+        return {who: np.concatenate([each[who] for each in found]) for who in found[0]}
+
+    def _misfits(
+        self, rows: np.ndarray, poses: np.ndarray, answers: Sequence[np.ndarray]
+    ) -> dict[str, Float[np.ndarray, "k view answer"]]:
         shape = *poses.shape[:2], len(answers)
         seen = self.perceive(np.stack(answers, 2).reshape(len(poses), -1, *answers[0].shape[2:]))
         asked = self.from_start(rows, poses).repeat_interleave(len(answers), 1)
