@@ -111,7 +111,7 @@ def lance_open(folder: Path) -> Search:
 
     def search(question: np.ndarray) -> list[int]:
         asked = table.search(question).distance_type("l2").nprobes(probes).refine_factor(10).limit(TOP)
-        return asked.select(["row"]).to_arrow()["row"].to_pylist()
+        return asked.select(["row", "_distance"]).to_arrow()["row"].to_pylist()
 
     return search
 
