@@ -130,8 +130,9 @@ def experience(
 ]:
     """Films of what can happen, of every kind, with the gusts that were made in them and their truth."""
     kinds = rng.choice(len(PRINCIPLES) + 1, count, p=_SHARES)
-    rows, sides = zip(*_possible(kinds, frames, rng), strict=True)
-    scene = _rows(_joined(sides), np.argsort(np.concatenate(rows)))  # to simulate one takes as long as to simulate all
+    parts = list(_possible(kinds, frames, rng))
+    order = np.argsort(np.concatenate([rows for rows, _ in parts]))
+    scene = _rows(_joined([side for _, side in parts]), order)  # to simulate one takes as long as to simulate all
     gusts, unplanned = np.zeros((count, frames - 1, 2)), scene.stage.moment == 0
     gusts[unplanned] = _gusts(int(unplanned.sum()), frames, rng)
     video = draw((scene,), frames, rng, gusts=gusts)[0]
