@@ -25,6 +25,7 @@ WORLDS = {
     "drawn-films": "movers over a textured background; the camera pans in half of the films, nobody acts",
     "physics": "films of what can happen: things that move, meet, turn back and fall, and gusts of wind",
     "cups": "a shell game: a ball under one of three cups that change places, and now and then a lift",
+    "maze": "mazes seen by who walks in them, with depth and pose; coloured markers and posts, another maze each time",
     "push-t": "a pusher and a T-shaped block on a table, seen from above (needs the extra 'worlds', as all below)",
     "reacher": "an arm of two joints, seen from above",
     "point-maze": "a ball in a maze, seen from above",

@@ -14,7 +14,19 @@ from jaxtyping import Float, UInt8
 
 from ami.data.episodes import Episode
 from ami.types import Embodiment
-from ami.worlds import cups, films, first_person, iphyre, layouts, rooms, rooms_env, task, violations
+from ami.worlds import (
+    cups,
+    films,
+    first_person,
+    iphyre,
+    layouts,
+    maze,
+    maze_walks,
+    rooms,
+    rooms_env,
+    task,
+    violations,
+)
 from ami.worlds.pictures import fitted
 from ami.worlds.tasks import TASKS
 
@@ -214,12 +226,17 @@ def _record_iphyre(episodes: int, steps: int, seed: int) -> Recording:
     return Recording(iphyre.BODY, layouts.collect(episodes, steps, seed))
 
 
+def _record_maze(episodes: int, steps: int, seed: int) -> Recording:
+    return Recording(maze.EMBODIMENT, maze_walks.collect(episodes, steps, seed), maze_walks.TRUTH)
+
+
 # Name to how it is recorded, from (episodes, steps, seed). Any "gym:ID" is a world too.
 WORLDS: Mapping[str, Callable[[int, int, int], Recording]] = {
     **{f"two-rooms/{family}": _rooms(family) for family in (*rooms.FAMILIES, rooms.SEALED)},
     "drawn-films": _record_films,
     "physics": _record_physics,
     "cups": _record_cups,
+    maze.NAME: _record_maze,
     **{name: _task(name) for name in TASKS},
     first_person.NAME: _record_first_person,
     iphyre.NAME: _record_iphyre,
