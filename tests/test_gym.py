@@ -134,6 +134,7 @@ def test_worlds_have_names() -> None:
         "drawn-films",
         "physics",
         "cups",
+        "maze",
         "first-person-rooms",
         "i-phyre",
         *TASKS,
