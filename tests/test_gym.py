@@ -147,7 +147,7 @@ def test_worlds_have_names() -> None:
     with pytest.raises(ValueError, match="two-rooms/door"):
         record("two-room/dor", 1, 3, 0)
     with pytest.raises(ValueError, match="gym:ID"):
-        record("mars", 1, 3, 0)
+        record("xylo", 1, 3, 0)
 
 
 def test_cartpole_is_a_world() -> None:
