@@ -141,7 +141,7 @@ class PlacesJEPA(WorldModel):
     def where(self, belief: Belief) -> Float[Tensor, "batch 3"]:
         """x ahead and y to the left of where the belief began (m), and the heading since then (radians)."""
         self.known(belief.embodiment)
-        return self._held(belief).pose
+        return self._held(belief).pose.clone()  # a view of it would keep the whole memory alive
 
     def look(self, belief: Belief, poses: Float[Tensor, "batch view 3"]) -> Latent:
         """What would be seen from poses like those of :meth:`where`; the views take the place of steps."""
