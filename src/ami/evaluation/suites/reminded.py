@@ -42,8 +42,8 @@ class Reminded:
         return (
             f"recall/reminded: {self.steps} steps through a maze of 5 x 5 cells; every {self.every} of them a moment "
             "is kept in an episodic memory on disk, with the pose that was believed. A new belief begins where the "
-            "walk ended, is reminded of the moments, and asked as in recall/marker. 'new' is not reminded; 'old' is the "
-            "belief that walked.",
+            "walk ended, is reminded of the moments, and asked as in recall/marker. 'new' is not reminded; 'old' is "
+            "the belief that walked.",
         )
 
     @torch.no_grad()
