@@ -25,7 +25,7 @@ help: ## list the targets
 	touch $@
 
 .venv/bench.stamp: .venv/core.stamp
-	$(INSTALL) '.[bench,hf,memory]'
+	$(INSTALL) '.[bench,hf,memory,worlds]'
 	touch $@
 
 setup: .venv/dev.stamp ## make the environment in .venv, with all that tests need

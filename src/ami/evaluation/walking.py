@@ -30,9 +30,14 @@ class Walked:
     actions: Float[np.ndarray, "batch steps-1 2"]
     belief: Belief | None = None
     now: int = -1
-    believed: list[Tensor] = field(default_factory=list)  # pose at each step
-    tokens: list[Tensor] = field(default_factory=list)
+    believed: Tensor = field(init=False)  # pose (batch steps 3)
+    tokens: Tensor = field(init=False)  # (batch steps token dim)
     origin: Tensor | None = None  # where the belief began, as the one before it says; None: where the walk did
+
+    def __post_init__(self) -> None:
+        # In one piece: small tensors kept between large ones that go leave holes that are never filled.
+        self.believed = torch.zeros(self.poses.shape)
+        self.tokens = torch.zeros(*self.poses.shape[:2], *self.model.part(NAME).latent_shape)
 
     def step(self) -> Seen:
         """Go on by one step and look."""
@@ -41,8 +46,7 @@ class Walked:
         latent = self.perceive(pictures[:, None])
         acted = None if self.now == 0 else torch.from_numpy(self.actions[:, self.now - 1 : self.now])
         self.belief = self.model.believe(self.belief, latent, acted, NAME)
-        self.believed.append(self.model.where(self.belief))
-        self.tokens.append(latent.values[:, 0])
+        self.believed[:, self.now], self.tokens[:, self.now] = self.model.where(self.belief), latent.values[:, 0]
         return seen
 
     def perceive(self, pictures: np.ndarray) -> Latent:
@@ -93,22 +97,20 @@ class Walked:
         """The belief of who remembers but the last few steps."""
         first = max(0, self.now + 1 - WINDOW)
         rows, place = index.unique(return_inverse=True)
-        tokens = torch.stack([each[rows] for each in self.tokens[first:]], 1)
+        tokens = self.tokens[rows, first : self.now + 1]
         times = torch.arange(tokens.shape[1]).expand(len(rows), -1) * EMBODIMENT.step_seconds
         acted = torch.from_numpy(self.actions[:, first : self.now])[rows]
         return self.model.believe(None, Latent(tokens, times.float()), acted, NAME).rows(place)
 
     def _nearest(self, index: Tensor, asked: Tensor, seen: Latent) -> Tensor:
         """The squared distance to what was seen where one was nearest to the pose: attention to all of the past."""
-        poses = torch.stack(self.believed, 1)
         near = torch.tensor(_NEAR)
         found = []
         for row, views, tokens in zip(index.tolist(), asked, seen.values, strict=True):
-            past = poses[row]
+            past = self.believed[row, : self.now + 1]
             apart = between(views[:, None].expand(-1, len(past), -1), past.expand(len(views), -1, -1))
             closest = (apart / near).square().sum(-1).argmin(1)
-            kept = torch.stack([self.tokens[each][row] for each in closest.tolist()])
-            found.append((kept - tokens).square().mean((1, 2)))
+            found.append((self.tokens[row, closest] - tokens).square().mean((1, 2)))
         return torch.stack(found)
 
 

@@ -124,7 +124,7 @@ class Layout:
     @staticmethod
     def _loops(walked: Walked) -> tuple[Int[np.ndarray, "k"], dict[str, Bool[np.ndarray, "k"]]]:
         """The rows of the steps at which one has been before, and whether an earlier one there was found."""
-        believed, tokens = torch.stack(walked.believed, 1), torch.stack(walked.tokens, 1).flatten(2)
+        believed, tokens = walked.believed, walked.tokens.flatten(2)
         rows, found = [], {"model": [], "latent": [], "pose": []}
         for row, true in enumerate(walked.poses):
             apart = np.linalg.norm(true[:, None, :2] - true[None, :, :2], axis=-1)

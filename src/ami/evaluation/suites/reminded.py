@@ -59,8 +59,8 @@ class Reminded:
             columns += asked.seen(walked.step())
         due = known_markers(columns)
         rows, old = Recall.ask(walked, asked, due)
-        last = Latent(walked.tokens[-1][:, None], torch.zeros(n, 1))
-        fresh, walked.origin = model.believe(None, last, None, NAME), walked.believed[-1]
+        last = Latent(walked.tokens[:, -1:], torch.zeros(n, 1))
+        fresh, walked.origin = model.believe(None, last, None, NAME), walked.believed[:, -1]
         walked.belief = fresh
         _, new = Recall.ask(walked, asked, due)
         walked.belief = _remind(model, fresh, walked, walked.origin, self.every)
@@ -72,18 +72,18 @@ class Reminded:
 
 def _remind(model: WorldModel, belief: Belief, walked: Walked, origin: Tensor, every: int) -> Belief:
     """The belief of who reads what the walks left on disk."""
-    about = About("0" * 64, NAME, walked.tokens[0][0].numel())
+    about = About("0" * 64, NAME, walked.tokens[0, 0].numel())
     reminded = []
     with tempfile.TemporaryDirectory() as folder, Memory.create(Path(folder) / "memory", about) as memory:
         for row in range(len(belief)):
             memory.append(
                 [
                     Moment(
-                        walked.tokens[step][row].flatten().numpy(),
+                        walked.tokens[row, step].flatten().numpy(),
                         step * EMBODIMENT.step_seconds,
-                        (*walked.believed[step][row, :2].tolist(), 0.0),
+                        (*walked.believed[row, step, :2].tolist(), 0.0),
                         str(row),
-                        turn=(0.0, 0.0, float(walked.believed[step][row, 2])),
+                        turn=(0.0, 0.0, float(walked.believed[row, step, 2])),
                     )
                     for step in range(0, walked.now + 1, every)
                 ]
