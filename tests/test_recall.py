@@ -78,7 +78,7 @@ def test_a_twin_with_a_window_knows_nothing_of_what_was_before_it() -> None:
 
 
 def test_all_questions_are_asked_and_answered_with_intervals() -> None:
-    recalled = Recall(ages=(3, 8), tour=40).run(model(), 3, Asking(7)).results
+    recalled = Recall(ages=(3, 8), tour=30).run(model(), 3, Asking(7)).results
     assert [each.benchmark for each in recalled] == [
         "recall/marker/age-3",
         "recall/marker/age-8",
