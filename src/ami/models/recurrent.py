@@ -10,6 +10,7 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from ami.models.pictures import each_alone
 from ami.nn.grid import CELL, Grid, GridMemory, GridStem, Held
 from ami.nn.norm import EmbodimentNorm
 from ami.nn.predictors import ActionDoor
@@ -72,18 +73,7 @@ class RecurrentJEPA(WorldModel):
         self.known(clip.embodiment)
         if clip.latents is not None:
             return Latent(clip.latents, clip.times)
-        if clip.video is None:
-            raise ValueError("this model perceives video, and the clip has none; record one with a camera")
-        side = self.config.picture
-        if clip.video.shape[2] != 1 or clip.video.shape[-2:] != (side, side):
-            frames, _, height, width = clip.video.shape[2:]
-            raise ValueError(
-                f"a step has {frames} pictures of {height} x {width} px; this model is built for one of {side} x {side}"
-            )
-        pictures = clip.video.flatten(0, 2)
-        if not len(pictures):
-            raise ValueError("the clip is empty: it has no rows or no steps, so there is nothing to perceive")
-        tokens = torch.cat([self.stem(part) for part in pictures.split(_CHUNK)])
+        tokens = torch.cat([self.stem(part) for part in each_alone(clip, self.config.picture).split(_CHUNK)])
         flat = tokens.permute(0, 2, 3, 1).reshape(-1, self.config.dim)
         values = self.norm(flat.float(), clip.embodiment)
         return Latent(values.view(len(clip), clip.steps, *self.latent_shape), clip.times)
