@@ -17,12 +17,14 @@ from ami.nn.places import between
 from ami.planning.routes import Routes, follow
 from ami.types import Interval, Result, WorldModel
 from ami.worlds import maze_walks
-from ami.worlds.maze import STRIDE, TURN, Mazes, edges, with_edge
+from ami.worlds.maze import SIZE, STRIDE, TURN, Mazes, edges, with_edge
 
 _APART = 4_000_037
 _SEEN = 12  # columns, over all steps, in which a post was seen
 _CORNERS = np.array([[0.3, 0.3], [0.3, 0.7], [0.7, 0.3], [0.7, 0.7]])
-_BACK = 0.6  # metres from a post to who looks at it
+_FROM = np.array([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0]])  # across the cell, and along its two sides
+_BACK = 0.55  # metres from a post to who looks at it
+_PICTURE = (SIZE, SIZE, 3)
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class Layout:
             f"recall/walls, recall/objects: after one walk of {self.steps} steps through a maze of 5 x 5 cells, no "
             "pose told: of two pictures of each inner edge from both its sides, with a wall and without, the pair that "
             f"fits better; and of 100 places (4 in each cell) for each post seen in {_SEEN} columns or more, the one "
-            "at which a picture with it fits better than one without by most: how far off it is, in cells.",
+            "at which pictures with it, from three poses in its cell, fit better than those without by most: how far off "
+            "it is, in cells.",
             "recall/loop-closure: at each step within 0.35 m and 30 degrees of one more than 100 steps before, the "
             "earlier step whose believed pose and latent are nearest must be within 0.5 m and 30 degrees of the true "
             "pose. 'latent' looks at latents alone, 'pose' at believed poses alone.",
@@ -109,16 +112,19 @@ class Layout:
         wide, high = walked.mazes.size
         cells = np.stack(np.meshgrid(np.arange(wide), np.arange(high), indexing="ij"), -1).reshape(-1, 1, 2)
         spots = (cells + _CORNERS).reshape(-1, 2)
-        toward = np.tile(np.sign(_CORNERS - 0.5) / 2**0.5, (len(cells), 1))
-        poses = np.concatenate([spots - _BACK * toward, np.arctan2(toward[:, 1:], toward[:, :1])], 1)
+        toward = np.tile((_CORNERS - _CORNERS[::-1]) * _FROM[:, None], (1, len(cells), 1))  # (view spot 2)
+        toward = toward / np.linalg.norm(toward, axis=-1, keepdims=True)
+        poses = np.concatenate([spots - _BACK * toward, np.arctan2(toward[..., 1:], toward[..., :1])], -1)
         found: dict[str, list[np.ndarray]] = {}
         for each, which in zip(row.tolist(), post.tolist(), strict=True):
             alone = walked.mazes.rows(np.full(len(spots), each))
             nothing = replace(alone, posts=np.full((len(spots), 1, 2), -9.0), post_colours=alone.post_colours[:, :1])
             there = replace(alone, posts=spots[:, None], post_colours=alone.post_colours[:, which : which + 1])
-            answers = [maze.look(poses)[0][None] for maze in (nothing, there)]
-            for who, misfit in walked.misfits(np.array([each]), poses[None], answers).items():
-                found.setdefault(who, []).append(spots[(misfit[0, :, 0] - misfit[0, :, 1]).argmax()])
+            answers = [views(maze, poses.swapaxes(0, 1)).reshape(1, -1, *_PICTURE) for maze in (nothing, there)]
+            misfits = walked.misfits(np.array([each]), poses.swapaxes(0, 1).reshape(1, -1, 3), answers)
+            for who, misfit in misfits.items():
+                gain = (misfit[0, :, 0] - misfit[0, :, 1]).reshape(len(spots), -1).sum(1)
+                found.setdefault(who, []).append(spots[gain.argmax()])
         return {who: np.array(each).reshape(-1, 2) for who, each in found.items()}
 
     @staticmethod
@@ -234,5 +240,5 @@ class _Told:
         return Result(name, metric, own.value, own.low, own.high, n, unit, (self.seed,), how, beside, seconds)
 
 
-SUITES = (Suite("recall", ((Recall(), 20), (Layout(), 40))),)
+SUITES = (Suite("recall", ((Recall(), 20), (Layout(), 40))), Suite("layout", ((Layout(), 40),)))
 QUICK = ((Recall(ages=(10, 100), tour=150), 8), (Layout(steps=200), 10))
