@@ -241,4 +241,4 @@ class _Told:
 
 
 SUITES = (Suite("recall", ((Recall(), 20), (Layout(), 40))), Suite("layout", ((Layout(), 40),)))
-QUICK = ((Recall(ages=(10, 100), tour=150), 8), (Layout(steps=200), 10))
+QUICK = ((Recall(ages=(10, 100), tour=150), 8), (Layout(steps=200), 4))
