@@ -74,9 +74,7 @@ def ask(
         progress=progress,
         rivals={name: checkpoint.load(rival) for name, rival in (rivals or {}).items()},
     )
-    answer = Answer(())
-    for benchmark, n in suite.asked:
-        answer += benchmark.run(model, n if question.n is None else question.n, asking)
+    answer = suite.run(model, asking, question.n)
     protocol = suite.protocol
     if robots is not None:
         robot = NextLatent()

@@ -103,9 +103,9 @@ class Suite:
         """How it is asked, a plain sentence each, said once."""
         return tuple(dict.fromkeys(sentence for each, _ in self.asked for sentence in each.protocol))
 
-    def run(self, model: WorldModel, asking: Asking) -> Answer:
-        """Ask every benchmark in turn."""
+    def run(self, model: WorldModel, asking: Asking, n: int | None = None) -> Answer:
+        """Ask every benchmark in turn, each with ``n`` episodes in place of its own number where that is said."""
         answer = Answer(())
-        for each, n in self.asked:
-            answer += each.run(model, n, asking)
+        for each, own in self.asked:
+            answer += each.run(model, own if n is None else n, asking)
         return answer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -33,6 +33,23 @@ def sides(store: Store) -> tuple[tuple[int, ...], tuple[int, ...]]:
     if len(store) < 5:
         return tuple(range(len(store))), tuple(range(len(store)))
     return split(store, min(HELD_OUT, AT_MOST / len(store)))
+
+
+@dataclass(frozen=True)
+class Parted:
+    """What each embodiment's store is split into, and its body as measured on what is trained on."""
+
+    train: Mapping[str, tuple[int, ...]]
+    held: Mapping[str, tuple[int, ...]]
+    bodies: Mapping[str, Embodiment]
+
+
+def parted(stores: Mapping[str, Store]) -> Parted:
+    """Each store's two sides."""
+    split_up = {name: sides(store) for name, store in stores.items()}
+    train = {name: trained for name, (trained, _) in split_up.items()}
+    held = {name: kept for name, (_, kept) in split_up.items()}
+    return Parted(train, held, {name: measured(store, train[name]) for name, store in stores.items()})
 
 
 def measured(store: Store, episodes: Sequence[int]) -> Embodiment:

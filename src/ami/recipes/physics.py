@@ -12,7 +12,7 @@ from ami.nn.precision import fast_precision
 from ami.objectives.foresight import Foresight, ForesightSettings
 from ami.objectives.parts import ByEmbodiment
 from ami.objectives.retention import Retention, RetentionSettings
-from ami.recipes.common import by_embodiment, gauge_clips, left_out, measured, sides
+from ami.recipes.common import by_embodiment, gauge_clips, left_out, parted
 from ami.training.loop import Stage, drawn_from
 from ami.training.optim import Optimisation
 from ami.training.run import Recipe
@@ -46,11 +46,11 @@ def physics(stores: Sequence[Store], seed: int = 0, settings: PhysicsSettings = 
     objective = replace(settings.objective, precision=precision)
     retention = replace(settings.retention, precision=precision)
     retains = [name for name in found if name in settings.retains]
-    train = {name: sides(store)[0] for name, store in found.items()}
-    held = {name: sides(store)[1] for name, store in found.items()}
-    bodies = {name: measured(store, train[name]) for name, store in found.items()}
-    config = sized(bodies, settings.size, settings.picture, settings.heads if retains else 0)
-    sources = [Source(store, settings.clip, settings.batch, episodes=train[name]) for name, store in found.items()]
+    split = parted(found)
+    config = sized(split.bodies, settings.size, settings.picture, settings.heads if retains else 0)
+    sources = [
+        Source(store, settings.clip, settings.batch, episodes=split.train[name]) for name, store in found.items()
+    ]
 
     def build() -> RecurrentJEPA:
         with drawn_from(seed):
@@ -62,7 +62,7 @@ def physics(stores: Sequence[Store], seed: int = 0, settings: PhysicsSettings = 
         lambda model: ByEmbodiment({name: Retention(retention) for name in retains}, Foresight(objective)),
         lambda model: Loader(sources, seed),
         settings.optimisation,
-        gauge_clips=gauge_clips(found, held, settings.clip),
+        gauge_clips=gauge_clips(found, split.held, settings.clip),
     )
     return Recipe(
         name="physics",

@@ -10,7 +10,7 @@ from ami.data.loader import Loader, Source
 from ami.models.places import PlacesJEPA, sized
 from ami.nn.precision import fast_precision
 from ami.objectives.revisits import Revisits, RevisitSettings
-from ami.recipes.common import by_embodiment, gauge_clips, left_out, measured, sides
+from ami.recipes.common import by_embodiment, gauge_clips, left_out, parted
 from ami.training.loop import Stage, drawn_from
 from ami.training.optim import Optimisation
 from ami.training.run import Recipe
@@ -44,12 +44,11 @@ def places(stores: Sequence[Store], seed: int = 0, settings: PlacesSettings = PL
     precision = fast_precision() if settings.precision == "auto" else settings.precision
     settings = replace(settings, precision=precision)
     objective = replace(settings.objective, precision=precision)
-    train = {name: sides(store)[0] for name, store in found.items()}
-    held = {name: sides(store)[1] for name, store in found.items()}
-    config = sized(
-        {name: measured(store, train[name]) for name, store in found.items()}, settings.size, settings.picture
-    )
-    sources = [Source(store, settings.clip, settings.batch, episodes=train[name]) for name, store in found.items()]
+    split = parted(found)
+    config = sized(split.bodies, settings.size, settings.picture)
+    sources = [
+        Source(store, settings.clip, settings.batch, episodes=split.train[name]) for name, store in found.items()
+    ]
 
     def build() -> PlacesJEPA:
         with drawn_from(seed):
@@ -61,7 +60,7 @@ def places(stores: Sequence[Store], seed: int = 0, settings: PlacesSettings = PL
         lambda model: Revisits(objective),
         lambda model: Loader(sources, seed),
         settings.optimisation,
-        gauge_clips=gauge_clips(found, held, min(settings.clip, 16)),
+        gauge_clips=gauge_clips(found, split.held, min(settings.clip, 16)),
     )
     return Recipe(
         name="places",
