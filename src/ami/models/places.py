@@ -148,10 +148,14 @@ class PlacesJEPA(WorldModel):
 
     def recognise(
         self, belief: Belief, poses: Float[Tensor, "batch view 3"], seen: Latent
-    ) -> Float[Tensor, "batch view"]:
+    ) -> Float[Tensor, "batch seen"]:
         """How badly what is seen fits each pose: as :meth:`energy`, for views in place of steps."""
         self.known(belief.embodiment)
-        tokens, doubt = self._view(self._held(belief).places, poses)
+        each, over = divmod(seen.steps, poses.shape[1])
+        if over or not each:
+            raise ValueError(f"{seen.steps} views cannot be as many for each of {poses.shape[1]} poses")
+        expected = self._view(self._held(belief).places, poses)
+        tokens, doubt = (part.repeat_interleave(each, 1) for part in expected)
         return _misfit(tokens, doubt, seen.values)
 
     def remind(self, belief: Belief, poses: Float[Tensor, "batch view 3"], seen: Latent) -> Belief:
