@@ -71,9 +71,8 @@ class PlacesJEPA(WorldModel):
         self.viewer = Viewer(
             dim=config.dim, told=self.memory.told, width=config.width, reach=config.reach, spacing=config.spacing
         )
-        seen = self.columns * (config.dim + 1)
         self.strides = nn.ModuleDict(
-            {name: Stride(seen, config.embodiments[name].action_dim, 2 * config.width) for name in names}
+            {name: Stride(self.columns, config.embodiments[name].action_dim, 2 * config.width) for name in names}
         )
 
     def encode(self, clip: Clip) -> Latent:
@@ -140,11 +139,12 @@ class PlacesJEPA(WorldModel):
         return Latent(self._view(self._held(belief).places, poses)[0], times)
 
     def free(self, belief: Belief, points: Float[Tensor, "batch point 2"]) -> Float[Tensor, "batch point"]:
-        """How often a point in the plane was seen to be open, of all times that it was seen."""
+        """How likely a point in the plane is not to stand in the way, from the side from which it most does."""
         self.known(belief.embodiment)
-        held = self._held(belief)
-        found = self.memory.read(held.places, points, points[..., 0])  # from any side: whether it is shut is one fact
-        return 0.5 + found[..., -1] * (0.5 - found[..., 0])
+        places, sides = self._held(belief).places, torch.arange(4) * (torch.pi / 2)
+        told = [self.memory.read(places, points, side.to(points).expand(points.shape[:-1])) for side in sides]
+        blocked = torch.stack([self.viewer.blocked(each) for each in told]).amax(0).sigmoid()
+        return 0.5 + told[0][..., -1] * (0.5 - blocked)
 
     def recognise(
         self, belief: Belief, poses: Float[Tensor, "batch view 3"], seen: Latent
@@ -176,8 +176,7 @@ class PlacesJEPA(WorldModel):
         """The step that an action makes where ``tokens`` are seen, and the logarithm of its expected squared error."""
         body = self.embodiments[name]
         mean, std = (tokens.new_tensor(each) for each in (body.action_mean, body.action_std))
-        told = torch.cat([tokens, self.far(tokens)[..., None]], -1).flatten(1)
-        return cast(Stride, self.strides[name])(told, (action - mean) / std)
+        return cast(Stride, self.strides[name])(self.far(tokens), (action - mean) / std)
 
     def _step(self, held: Held, name: str, tokens: Tensor, action: Tensor) -> Held:
         """Where an action leads, not having looked."""
