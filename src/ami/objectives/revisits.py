@@ -68,9 +68,7 @@ class Revisits(Objective):
         far = model.far(tokens)
         step, doubt = model.stride(clip.embodiment, tokens[:, :-1].detach().flatten(0, 1), clip.actions.flatten(0, 1))
         missed = (step - between(pose[:, :-1], pose[:, 1:]).flatten(0, 1)).square()
-        apart = _LENGTH * torch.exp(
-            doubt.detach() / 2
-        )  # or what surprises, a wall in the way, is hardly learned
+        apart = _LENGTH * torch.exp(doubt.detach() / 2)  # or what surprises, a wall in the way, is hardly learned
         losses = {
             "depth": weigh.depth * _apart(far, true).mean(),
             "stride": weigh.stride * (apart * (missed * torch.exp(-doubt) + doubt)).mean(),
