@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from scipy.optimize import linear_sum_assignment
 
 from ami.evaluation.benchmark import Answer, Asking, Suite
 from ami.evaluation.statistics import bootstrap_mean, bootstrap_ratio, share_by_cluster
@@ -48,7 +49,7 @@ class Layout:
             "pose told: of two pictures of each inner edge from both its sides, with a wall and without, the pair that "
             f"fits better; and of 100 places (4 in each cell) for each post seen in {_SEEN} columns or more, the one "
             "at which pictures with it, from three poses in its cell, fit better than those of nothing and of a post "
-            "of any other colour by most: how far off it is, in cells.",
+            "of any other colour by most, no two posts at one place: how far off it is, in cells.",
             "recall/loop-closure: at each step within 0.35 m and 30 degrees of one more than 100 steps before, the "
             "earlier step whose believed pose and latent are nearest must be within 0.5 m and 30 degrees of the true "
             "pose. 'latent' looks at latents alone, 'pose' at believed poses alone.",
@@ -126,9 +127,9 @@ class Layout:
             misfits = walked.misfits(np.array([each]), poses.reshape(1, -1, 3), answers)
             for who, misfit in misfits.items():
                 fits = misfit[0].reshape(*poses.shape[:2], -1).sum(1)  # (spot answer)
-                for colour in walked.mazes.post_colours[each, post[row == each]]:
-                    gain = np.delete(fits, colour, 1).min(1) - fits[:, colour]
-                    found.setdefault(who, []).append(spots[gain.argmax()])
+                asked = walked.mazes.post_colours[each, post[row == each]]
+                gain = np.stack([np.delete(fits, colour, 1).min(1) - fits[:, colour] for colour in asked])
+                found.setdefault(who, []).extend(spots[linear_sum_assignment(gain, maximize=True)[1]])
         return {who: np.array(each).reshape(-1, 2) for who, each in found.items()}
 
     @staticmethod
