@@ -9,7 +9,6 @@ import torch
 from ami.evaluation.films import passive
 from ami.models import contract
 from ami.models.recurrent import RecurrentJEPA, sized
-from ami.nn.grid import GridMemory
 from ami.objectives.foresight import Foresight, ForesightSettings, screened
 from ami.objectives.retention import Retention, looked
 from ami.types import Belief, Clip, Embodiment, Latent
@@ -18,10 +17,10 @@ from ami.worlds.violations import EMBODIMENT, experience
 BODY = replace(EMBODIMENT, action_mean=(0.0, 0.0), action_std=(0.2, 0.2))
 
 
-def model(seed: int = 0, heads: int = 0) -> RecurrentJEPA:
+def model(seed: int = 0) -> RecurrentJEPA:
     """Untrained, but no longer expecting that nothing changes."""
     torch.manual_seed(seed)
-    made = RecurrentJEPA(sized({BODY.name: BODY, "film": Embodiment("film", 0.1)}, heads=heads))
+    made = RecurrentJEPA(sized({BODY.name: BODY, "film": Embodiment("film", 0.1)}))
     with torch.no_grad():
         for parameter in made.memory.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -83,26 +82,6 @@ def test_a_belief_is_a_value_and_costs_the_same_at_any_age(clip: Clip) -> None:
     assert on.recurrent.shape == begun.recurrent.shape
 
 
-def test_what_a_cell_sends_arrives_and_nothing_is_lost_or_doubled() -> None:
-    memory = GridMemory(dim=4, memory=6, width=8, heads=2)
-    held = torch.zeros(1, 6, 8, 8)
-    held[0, :, 3, 4] = torch.arange(1.0, 7.0)
-    whither = torch.randn(1, 18, 8, 8, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(memory._sent(held, whither).sum((2, 3)), held.sum((2, 3)))
-    for head, place in ((0, 5), (1, 3)):  # of nine, row by row: to the right, to the left
-        whither[:, 9 * head + place] = 99.0
-    sent = memory._sent(held, whither)
-    torch.testing.assert_close(sent[0, :3, 3, 5], held[0, :3, 3, 4])
-    torch.testing.assert_close(sent[0, 3:, 3, 3], held[0, 3:, 3, 4])
-    assert sent[0, :, 3, 4].abs().max() < 1e-6
-    with pytest.raises(ValueError, match="choose a divisor"):
-        GridMemory(dim=4, memory=6, width=8, heads=4)
-
-
-def test_a_memory_that_is_sent_about_keeps_the_contract(clip: Clip) -> None:
-    contract.check(model(heads=4), clip.between(0, 8))
-
-
 def test_screens_cover_some_films_and_leave_the_rest_as_they_are(clip: Clip) -> None:
     assert clip.video is not None
     many = clip.video.repeat(16, 1, 1, 1, 1, 1)
@@ -143,7 +122,7 @@ def test_eyes_are_closed_through_whole_acts_and_only_then() -> None:
 
 def test_what_an_act_shows_is_asked_of_the_memory(clip: Clip) -> None:
     torch.manual_seed(0)
-    made, objective = RecurrentJEPA(sized({BODY.name: BODY}, heads=4)), Retention()
+    made, objective = RecurrentJEPA(sized({BODY.name: BODY})), Retention()
     optimiser = torch.optim.Adam(made.parameters(), 3e-3)
     short, first = clip.between(0, 8), None
     for _ in range(15):
