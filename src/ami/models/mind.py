@@ -16,11 +16,11 @@ from ami.types import Belief, Clip, Latent, WorldModel
 
 
 class MindConfig(BaseModel):
-    """The settings of all parts; it may lack all but the one that acts. Unknown keys are errors."""
+    """The settings of all parts that it has, one at least. Unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    acting: JEPAConfig
+    acting: JEPAConfig | None = None
     watching: VJEPAConfig | None = None
     expecting: RecurrentConfig | None = None
     exploring: PlacesConfig | None = None
@@ -40,19 +40,22 @@ class Mind(WorldModel):
     def __init__(self, config: MindConfig) -> None:
         super().__init__()
         given = {name: part for name in PARTS if (part := getattr(config, name)) is not None}
+        if not given:
+            raise ValueError(f"a mind has one part at least, of {', '.join(PARTS)}; this one has none")
         for one, other in combinations(given.values(), 2):
             if twice := one.embodiments.keys() & other.embodiments.keys():
                 raise ValueError(f"'{min(twice)}' cannot belong to two parts of a mind; give it to one")
         self.config = config
-        self.acting = JEPA(config.acting)
+        self.acting = None if config.acting is None else JEPA(config.acting)
         self.watching = None if config.watching is None else VJEPA(config.watching)
         self.expecting = None if config.expecting is None else RecurrentJEPA(config.expecting)
         self.exploring = None if config.exploring is None else PlacesJEPA(config.exploring)
         self.embodiments = {name: body for part in self.parts for name, body in part.embodiments.items()}
-        self.latent_shape, self.picture = self.acting.latent_shape, self.acting.picture
+        self.latent_shape, self.picture = self.parts[0].latent_shape, self.parts[0].picture
         self.causal = all(part.causal for part in self.parts)
         self.frames = max(part.frames for part in self.parts)
-        self.reaches, self.lives = self.acting.reaches, () if self.expecting is None else self.expecting.lives
+        self.reaches = () if self.acting is None else self.acting.reaches
+        self.lives = () if self.expecting is None else self.expecting.lives
         self.places = () if self.exploring is None else self.exploring.places
 
     @property

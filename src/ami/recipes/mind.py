@@ -26,7 +26,7 @@ def joined(name: str, parts: Mapping[str, Recipe], settings: Mapping[str, Any]) 
         name=name,
         settings=settings,
         data={kind: digest for recipe in parts.values() for kind, digest in recipe.data.items()},
-        seed=parts["acting"].seed,
+        seed=next(iter(parts.values())).seed,
         build=build,
         stages=tuple(
             _of_part(stage, part, tuple(other for other in parts if other != part))

@@ -49,6 +49,7 @@ SUITES: dict[str, Suite] = {
         *published.SUITES,
         *iphyre.SUITES,
         *layout.SUITES,
+        Suite("memory", (*layout.ASKED, *shells.ASKED)),
         *reminded.SUITES,
         *spatial.SUITES,
         *real_places.SUITES,

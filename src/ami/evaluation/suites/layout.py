@@ -245,5 +245,6 @@ class _Told:
         return Result(name, metric, own.value, own.low, own.high, n, unit, (self.seed,), how, beside, seconds)
 
 
-SUITES = (Suite("recall", ((Recall(), 20), (Layout(), 40))), Suite("layout", ((Layout(), 40),)))
+ASKED = ((Recall(), 20), (Layout(), 40))
+SUITES = (Suite("recall", ASKED), Suite("layout", ((Layout(), 40),)))
 QUICK = ((Recall(ages=(10, 100), tour=150), 8), (Layout(steps=200), 4))
