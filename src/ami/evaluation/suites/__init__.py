@@ -2,6 +2,7 @@
 
 from ami.evaluation.benchmark import Benchmark, Suite
 from ami.evaluation.suites import (
+    cells,
     control,
     guarded,
     hidden,
@@ -49,6 +50,7 @@ SUITES: dict[str, Suite] = {
         *published.SUITES,
         *iphyre.SUITES,
         *layout.SUITES,
+        *cells.SUITES,
         *reminded.SUITES,
         *spatial.SUITES,
         *real_places.SUITES,
