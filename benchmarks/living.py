@@ -44,12 +44,13 @@ def lived(model: WorldModel, body: Embodiment = BODY) -> Step:
 
 def remembered(columns: int, dim: int) -> Step:
     """All of the past, and one view asked for."""
-    cell, held = Attention((columns, dim), 256).eval(), [None]
+    cell = Attention((columns, dim), 256).eval()
+    held: list[torch.Tensor | None] = [None]
 
     def step(draw: torch.Generator) -> None:
         seen, pose = torch.randn(1, 1, columns, dim, generator=draw), torch.randn(1, 1, 3, generator=draw)
-        held[0] = cell.keep(held[0], seen, pose)
-        cell.tell(held[0], pose)
+        held[0] = kept = cell.keep(held[0], seen, pose)
+        cell.tell(kept, pose)
 
     return step
 

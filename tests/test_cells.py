@@ -78,7 +78,7 @@ def test_the_same_seed_teaches_the_same() -> None:
 def test_cells_are_told_the_true_pose_and_asked_what_the_model_is() -> None:
     lived = walked(6)
     torch.manual_seed(0)
-    cell = Attention(tuple(lived.tokens.shape[2:]), 8)
+    cell = Attention((16, 32), 8)
     beside = Beside(lived.model, lived.mazes, lived.poses, lived.actions, cells={"attention": cell})
     for _ in range(7):
         beside.step()

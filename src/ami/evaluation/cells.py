@@ -56,28 +56,39 @@ class Cell(nn.Module):
         return (error / (doubt.exp() + _FLOOR)[:, :, None]).mean(-1)
 
 
-class GRU(Cell):
-    """Source: Cho et al. 2014, "Learning phrase representations using RNN encoder-decoder", section 2.3."""
+class _Recurrent(Cell):
+    """Holds as many numbers, however much was seen."""
 
     def __init__(self, shape: tuple[int, int], width: int) -> None:
         super().__init__(shape, 2 * width + _TOLD, width)
         self.door = nn.Linear(shape[0] * shape[1] + _TOLD, width)
-        self.cell = nn.GRU(width, 2 * width, batch_first=True)
 
     def keep(self, held: Tensor | None, seen: Tensor, poses: Tensor) -> Float[Tensor, "rows hidden"]:
-        """The hidden state: of one size, however much was seen."""
-        told = torch.relu(self.door(torch.cat([seen.flatten(2), _told(poses)], -1)))
-        return self._go(told, held)
+        """The hidden state."""
+        return self.go(held, torch.relu(self.door(torch.cat([seen.flatten(2), _told(poses)], -1))))
 
     def read(self, held: Float[Tensor, "rows hidden"], poses: Tensor) -> Tensor:
         """All of it, and the pose that is asked for."""
         return torch.cat([held[:, None].expand(-1, poses.shape[1], -1), _told(poses)], -1)
 
-    def _go(self, told: Float[Tensor, "rows steps width"], held: Tensor | None) -> Tensor:
+    def go(self, held: Tensor | None, told: Float[Tensor, "rows steps width"]) -> Float[Tensor, "rows hidden"]:
+        """Through some steps."""
+        raise NotImplementedError
+
+
+class GRU(_Recurrent):
+    """Source: Cho et al. 2014, "Learning phrase representations using RNN encoder-decoder", section 2.3."""
+
+    def __init__(self, shape: tuple[int, int], width: int) -> None:
+        super().__init__(shape, width)
+        self.cell = nn.GRU(width, 2 * width, batch_first=True)
+
+    def go(self, held: Tensor | None, told: Float[Tensor, "rows steps width"]) -> Float[Tensor, "rows hidden"]:
+        """Through some steps."""
         return self.cell(told, None if held is None else held[None])[1][0]
 
 
-class MinGRU(GRU):
+class MinGRU(_Recurrent):
     """A gate that does not look at what is held, so that nothing but time wears it away.
 
     Source: Feng et al. 2024, "Were RNNs all we needed?", section 3.1.
@@ -85,12 +96,12 @@ class MinGRU(GRU):
 
     def __init__(self, shape: tuple[int, int], width: int) -> None:
         super().__init__(shape, width)
-        self.cell = nn.Linear(width, 4 * width)
-        nn.init.constant_(self.cell.bias[: 2 * width], -_SLOW)
+        self.gate, self.new = nn.Linear(width, 2 * width), nn.Linear(width, 2 * width)
+        nn.init.constant_(self.gate.bias, -_SLOW)
 
-    def _go(self, told: Float[Tensor, "rows steps width"], held: Tensor | None) -> Tensor:
-        gate, new = self.cell(told).chunk(2, -1)
-        gate = torch.sigmoid(gate)
+    def go(self, held: Tensor | None, told: Float[Tensor, "rows steps width"]) -> Float[Tensor, "rows hidden"]:
+        """Through some steps."""
+        gate, new = torch.sigmoid(self.gate(told)), self.new(told)
         held = torch.zeros_like(new[:, 0]) if held is None else held
         for step in range(told.shape[1]):
             held = torch.lerp(held, new[:, step], gate[:, step])
