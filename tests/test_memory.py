@@ -145,6 +145,14 @@ def test_numbers_are_never_given_twice(place: str) -> None:
         assert memory.append(memories.moments(1)) == [4]
 
 
+def test_a_zero_below_zero_is_a_zero(place: str) -> None:
+    """SQLite keeps no sign of it, and what was written is compared with what is read."""
+    with Memory.create(place, memories.ABOUT) as memory:
+        memory.append([Moment(np.zeros(memories.DIM), -0.0, (-0.0, 1.0, -0.0), surprise=-0.0, turn=(-0.0,) * 3)])
+        assert memory.check() == []
+        assert memory.recall(np.zeros(memories.DIM), 1)[0].moment.place == (0, 1, 0)
+
+
 def test_a_limit_is_held_after_every_append(place: str) -> None:
     strange = Moment(np.full(memories.DIM, 9.0), 0.0, episode="once")
     with Memory.create(place, replace(memories.ABOUT, limit=40)) as memory:

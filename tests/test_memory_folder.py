@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +19,7 @@ from ami.memory import index, sqlite
 from ami.memory.episodic import Memory
 from ami.memory.moment import Moment
 from ami.memory.nearest import Part
+from ami.memory.retention import choose
 
 
 @pytest.fixture
@@ -145,6 +147,39 @@ def test_a_full_disk_loses_nothing(folder: Path) -> None:
     with Memory.open(folder) as memory:
         assert len(memory) == before + 1
         assert memory.check() == []
+
+
+STREAMS = {
+    "ever more surprising": lambda k, rng: (rng.normal(size=memories.DIM), float(k)),
+    "ever less surprising": lambda k, rng: (rng.normal(size=memories.DIM), -float(k)),
+    "a flood of one thing": lambda k, rng: (np.zeros(memories.DIM) if k > 5 else np.eye(memories.DIM)[k] * 9, None),
+    "drifting away": lambda k, rng: (np.full(memories.DIM, k / 8), None),
+    "two by turns, ever farther": lambda k, rng: (np.full(memories.DIM, k / 8 * (-1) ** k), None),
+}
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_what_is_promised_holds_over_a_stream_that_was_made_to_break_it(folder: Path, stream: str) -> None:
+    """Pruned again and again: the most surprising ever seen is there, and something near to all that was ever seen."""
+    rng, far = np.random.default_rng(0), 0.0
+    made = [
+        Moment(latent.astype(np.float16), float(k), surprise=felt)
+        for k, (latent, felt) in enumerate(STREAMS[stream](k, rng) for k in range(60))
+    ]
+    with Memory.create(folder, replace(memories.ABOUT, limit=16, surprising=0.25)) as memory:
+        for first in range(0, len(made), 5):
+            came = [*(each for _, each in memory.moments()), *made[first : first + 5]]
+            if len(came) > 16:  # 14 of them will stay, and what was nearest to one that goes is no farther than this
+                felt = np.array([math.nan if each.surprise is None else each.surprise for each in came])
+                vectors = np.stack([each.latent for each in came])
+                far += choose(vectors, felt, 14, 0.25, torch.Generator().manual_seed(0)).radius
+            memory.append(made[first : first + 5])
+        held = dict(memory.moments())
+    assert len(held) <= 16
+    ranked = sorted(((m.surprise, k + 1) for k, m in enumerate(made) if m.surprise is not None), reverse=True)
+    assert {number for _, number in ranked[: int(14 * 0.25)]} <= set(held)
+    stay = np.stack([each.latent for each in held.values()]).astype(float)
+    assert all(np.linalg.norm(stay - each.latent.astype(float), axis=1).min() <= far + 1e-2 for each in made)
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ami.cli.moments import said, second
 from ami.data.episodes import Episode, Store
 from ami.data.video import FILM, read_film, write_film
 from ami.memory.episodic import Memory
@@ -63,7 +64,7 @@ def test_a_moment_is_found_by_its_picture(ami, made: Path, memory: Path, tmp_pat
     assert (first["episode"], first["time"]) == ("two.mp4", pytest.approx(86400 + 1.3))
     assert first["distance"] < 1e-2 < others[0]["distance"]
     assert first["surprise"] is not None
-    assert Image.open(tmp_path / "s.png").size == (4 * 160, 204)
+    assert Image.open(tmp_path / "s.png").size == (4 * 160, 216)
     assert "already" in ami("recall", memory, "--image", asked, "--sheet", tmp_path / "s.png").mistake
     after = "--since", "1970-01-02T00:00:01.5"
     since = ami("recall", memory, "--image", asked, *after, "--top", 99, "--json").document["recalled"]
@@ -73,6 +74,13 @@ def test_a_moment_is_found_by_its_picture(ami, made: Path, memory: Path, tmp_pat
     assert [each["episode"] for each in only] == ["one.mp4"] * 20
     with Image.open(tmp_path / "s.png") as shown:
         assert np.asarray(shown)[20:40, 20:40].std() > 1
+
+
+def test_a_date_is_said_as_a_date_and_a_time_of_a_film_in_seconds() -> None:
+    assert said(1.3) == "1.30 s"
+    assert said(second("2026-11-26T04:30")) == "2026-11-26 04:30:00.000"
+    assert said(second("2026-11-26T04:30:00.1+01:00")) == "2026-11-26 03:30:00.100"
+    assert said(1e30).endswith(" s")
 
 
 def test_what_is_remembered_is_not_remembered_again(ami, made: Path, memory: Path) -> None:

@@ -23,7 +23,8 @@ from ami.reasoning.surprise import Watching, energies
 from ami.types import Clip, Latent, WorldModel
 
 _QUALITY = 90  # of thumbnails: a 64 px picture takes about 2 kB
-_SHOWN, _CAPTION = 160, 44  # px of a picture on a sheet, and of the lines below it
+_SHOWN, _CAPTION = 160, 56  # px of a picture on a sheet, and of the lines below it
+_LONG, _LATEST = 3e8, 2.5e11  # seconds: no film is as long as the years since 1970; and the last year that has a name
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,13 @@ def second(said: str) -> float:
     return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
 
 
+def said(second: float) -> str:
+    """A point in time as people read it: seconds, or the date (of UTC) where the clock is that of the world."""
+    if not _LONG < second < _LATEST:
+        return f"{second:.2f} s"
+    return datetime.fromtimestamp(second, UTC).isoformat(" ", "milliseconds").removesuffix("+00:00")
+
+
 def document(recalled: list[Recalled]) -> list[dict[str, Any]]:
     """What was recalled, for machines: all but the latents and the pictures."""
     return [
@@ -170,12 +178,12 @@ def sheet(question: np.ndarray, recalled: list[Recalled]) -> bytes:
     for each in recalled:
         picture = each.moment.thumbnail
         shown = Image.open(io.BytesIO(picture)).convert("RGB") if picture else Image.new("RGB", (1, 1), "lightgrey")
-        cells.append((shown, each.moment.episode, f"{each.moment.time:.1f} s, distance {each.distance:.3g}"))
+        cells.append((shown, each.moment.episode, f"{said(each.moment.time)}\ndistance {each.distance:.3g}"))
     page = Image.new("RGB", (_SHOWN * len(cells), _SHOWN + _CAPTION), "white")
     pen = ImageDraw.Draw(page)
-    for place, (picture, name, said) in enumerate(cells):
-        page.paste(picture.resize((_SHOWN - 8, _SHOWN - 8), Image.Resampling.NEAREST), (place * _SHOWN + 4, 4))
-        pen.text((place * _SHOWN + 4, _SHOWN), f"{name[-24:]}\n{said}", fill="black")
+    for place, (picture, name, facts) in enumerate(cells):
+        page.paste(picture.resize((_SHOWN - 8, _SHOWN - 8), Image.Resampling.BICUBIC), (place * _SHOWN + 4, 4))
+        pen.text((place * _SHOWN + 4, _SHOWN), f"{name[-24:]}\n{facts}", fill="black")
     written = io.BytesIO()
     page.save(written, "PNG")
     return written.getvalue()

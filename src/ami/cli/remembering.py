@@ -86,7 +86,7 @@ class Recall(Heavy):
     def run(self) -> Outcome:
         """Recall."""
         from ami import files
-        from ami.cli.moments import document, second, sheet
+        from ami.cli.moments import document, said, second, sheet
         from ami.cli.planning import read_picture
         from ami.memory.episodic import Memory
         from ami.memory.moment import Where
@@ -112,12 +112,12 @@ class Recall(Heavy):
             files.write_whole(self.sheet, lambda file: file.write(drawn))
         held = document(found)
         rows = [
-            (str(each["moment"]), f"{each['distance']:.4g}", each["episode"], f"{each['time']:.2f} s", _place(each))
+            (str(each["moment"]), f"{each['distance']:.4g}", each["episode"], said(each["time"]), _place(each))
             for each in held
         ]
-        said = [] if self.sheet is None else [f"the sheet is {self.sheet}"]
+        written = [] if self.sheet is None else [f"the sheet is {self.sheet}"]
         return Outcome(
-            {"recalled": held}, with_lines(listing([("moment", "distance", "episode", "", ""), *rows]), *said)
+            {"recalled": held}, with_lines(listing([("moment", "distance", "episode", "time", ""), *rows]), *written)
         )
 
     @property

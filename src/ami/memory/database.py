@@ -126,8 +126,7 @@ class Database(ABC):
         rows = []
         for number, moment in enumerate(moments, start=first):
             place, turn = moment.place or (None,) * 3, moment.turn or (None,) * 3
-            surprise = None if moment.surprise is None else float(moment.surprise)
-            numbers = (None if value is None else float(value) for value in (moment.time, *place, *turn))
+            *numbers, surprise = (_number(value) for value in (moment.time, *place, *turn, moment.surprise))
             said = (*numbers, episodes[moment.episode], moment.source, surprise)
             latent = moment.latent.astype("<f2").tobytes()
             rows.append((number, *said, self.latent(latent), _checksum(said, latent, moment.thumbnail)))
@@ -292,6 +291,11 @@ def to_rows(found: Sequence[tuple], dim: int) -> Rows:
 def _checksum(said: Sequence[object], latent: bytes, thumbnail: bytes | None) -> int:
     """Over all of a moment: a database does not notice a flipped bit inside a value."""
     return zlib.crc32(thumbnail or b"", zlib.crc32(latent, zlib.crc32(repr(tuple(said)).encode())))
+
+
+def _number(value: float | None) -> float | None:
+    """A number as SQLite gives it back, which keeps no sign of a zero."""
+    return None if value is None else float(value) + 0.0
 
 
 def _marks(count: int) -> str:

@@ -2,6 +2,7 @@
 
 from ami.evaluation.benchmark import Benchmark, Suite
 from ami.evaluation.suites import (
+    cells,
     control,
     guarded,
     hidden,
@@ -50,6 +51,7 @@ SUITES: dict[str, Suite] = {
         *iphyre.SUITES,
         *layout.SUITES,
         Suite("memory", (*layout.ASKED, *shells.ASKED)),
+        *cells.SUITES,
         *reminded.SUITES,
         *spatial.SUITES,
         *real_places.SUITES,
