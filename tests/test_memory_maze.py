@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from tests.test_places import model
 
-from ami.data.episodes import Episode
+from ami.data.episodes import Episode, Store
 from ami.evaluation.benchmark import Asking
 from ami.evaluation.seeking import Legs, Seeker, Sight, fit_sight
 from ami.evaluation.suites import SUITES
@@ -18,9 +19,11 @@ from ami.evaluation.suites.memory_maze import Believer, MemoryMazeBenchmark, Tol
 from ami.models.baselines import CopyLast
 from ami.nn.places import between, moved
 from ami.planning.routes import Routes
+from ami.recipes.places import places
 from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
-from ami.worlds import memory_maze
+from ami.worlds import maze_walks, memory_maze
 from ami.worlds.gym import record
+from ami.worlds.maze import EMBODIMENT as OWN
 from ami.worlds.maze import pose_matrix
 from ami.worlds.memory_maze import (
     EMBODIMENT,
@@ -232,7 +235,7 @@ def test_who_seeks_goes_back_to_where_it_saw_it_and_who_forgets_does_not() -> No
 
 
 def test_where_a_thing_should_be_and_is_not_it_is_looked_for_elsewhere() -> None:
-    who, maze = seeker(), Drawn(pose=np.array([0.5, 1.5, 1.5]))
+    who, maze = seeker(), Drawn(pose=np.array([0.5, 2.5, 1.5]))
     live(who, maze, [])
     place = who.place(0)
     assert place is not None
@@ -257,6 +260,26 @@ def test_sight_is_learned() -> None:
     assert torch.equal(one, other)
 
 
+def test_a_model_is_built_for_the_camera_that_its_walks_were_seen_by(tmp_path: Path) -> None:
+    rng, pose = np.random.default_rng(0), np.tile(np.eye(4, dtype=np.float32), (20, 1, 1))
+    store = Store.create(tmp_path / "outside", EMBODIMENT)
+    recorded = Episode(
+        times=np.arange(20) * 0.25,
+        video=rng.integers(0, 255, (20, 64, 64, 3), np.uint8),
+        depth=rng.uniform(0.5, 4.0, (20, 64, 64)).astype(np.float32),
+        pose=pose,
+        intrinsics=intrinsics(),
+        actions=told(rng.integers(0, 6, 19)),
+    )
+    store.append([recorded])
+    assert places([store]).build().config.half == pytest.approx(HALF, abs=1e-6)
+    own = Store.create(tmp_path / "own", OWN, maze_walks.TRUTH)
+    own.append(maze_walks.collect(1, 20, 0))
+    assert places([own]).build().config.half == 1.0
+    with pytest.raises(ValueError, match="span different angles"):
+        places([store, own])
+
+
 def test_who_has_not_learned_it_is_told_how() -> None:
     for blind in (CopyLast(model()), model()):
         with pytest.raises(ValueError, match=r"'memory-maze' .* `ami collect memory-maze`"):
@@ -273,7 +296,6 @@ def test_what_is_missing_is_said() -> None:
 @needs_maze
 def test_walls_are_where_the_plan_has_them() -> None:
     (episode,) = memory_maze.collect(1, 60, 3)
-    maze = MemoryMaze(3)
     focal = intrinsics()[0]
     down, right = np.mgrid[:64, :64] + 0.5
     rays = np.stack([(right - 32) / focal, (down - 32) / focal, np.ones_like(right)], -1)
@@ -286,7 +308,6 @@ def test_walls_are_where_the_plan_has_them() -> None:
         wall = ~ground & (points[..., 2] < 0.74) & (episode.depth[frame] < 20)
         off = np.abs(points[wall][:, :2] - np.round(points[wall][:, :2])).min(1)
         assert np.median(off) < 0.02
-    del maze
 
 
 @needs_maze

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -74,8 +75,7 @@ class Seeker:
     """Somebody who seeks things by what a world model believes: where one is, what is open, and what is seen.
 
     With ``window`` the belief begins anew with the last few steps every so often, and what was noted of things goes
-    with the old one: who remembers nothing else. Grows by :meth:`see`; :meth:`wish` changes nothing in it
-    but the way.
+    with the old one: who remembers nothing else. Grows by :meth:`see` and :meth:`wish`, once each in a step.
     """
 
     model: WorldModel
@@ -85,16 +85,19 @@ class Seeker:
     rng: np.random.Generator
     window: int | None = None
     belief: Belief | None = None
-    _lived: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # the last latents, and what led to each
+    _lived: deque[tuple[Tensor, Tensor]] = field(init=False)  # the last latents, and what led to each
     _age: int = 0  # steps
     _notes: Float[Tensor, "note 4"] = field(default_factory=lambda: torch.zeros(0, 4))  # thing, x, y and weight
     _way: tuple[int, Tensor, Field, bool] | None = None  # the thing, the goal, and whether the thing is there
     _since: int = 0  # steps that the way was followed for
 
+    def __post_init__(self) -> None:
+        self._lived = deque(maxlen=self.window or 1)
+
     def see(self, latent: Latent, action: Float[Tensor, "action"]) -> None:
         """Live through one more step, to which ``action`` led."""
         self._age += 1
-        self._lived = [*self._lived[-(self.window or 1) + 1 :], (latent.values, action[None, None])]
+        self._lived.append((latent.values, action[None, None]))
         if self.window is None or self._age % _AGAIN:
             self._live(*self._lived[-1])
             return
