@@ -35,6 +35,7 @@ _RGB = np.array([[170, 38, 30], [99, 170, 88], [39, 140, 217]]) / 220 * 255 * 0.
 _BORDER = 2  # px
 HALF = float(np.tan(np.deg2rad(40.0)))  # tangent of half the angle that the camera spans
 _SCALE = 0.5  # of their lengths
+_FAR = 20.0  # metres: beyond is the sky
 _CAMERA = "walker/egocentric"
 _REPEAT = 50  # steps of the simulator in one of the task
 _LOOKS, _VISITS, _SLIPS = 0.5, 0.3, 0.1  # chances: to look round, to go to what is coloured, to do anything else
@@ -125,9 +126,9 @@ class MemoryMaze:
         self.physics.step(_REPEAT)
 
     def look(self) -> tuple[UInt8[np.ndarray, "64 64 3"], Float[np.ndarray, "64 64"]]:
-        """The picture without its border, and how far along the camera's axis each pixel is (m)."""
+        """The picture without its border, and how far along the camera's axis each pixel is (m); 0 for the sky."""
         seen, far = (self.physics.render(SIZE, SIZE, camera_id=_CAMERA, depth=depth) for depth in (False, True))
-        return inside(seen), far * _SCALE
+        return inside(seen), np.where(far * _SCALE < _FAR, far * _SCALE, 0.0)
 
     @property
     def physics(self) -> Any:

@@ -71,8 +71,8 @@ class MemoryMazeBenchmark:
             "colour was seen, by shortest ways over what it believes to be open, and else to the nearest place beside "
             f"one that it never looked at. What a latent shows is told by a read-out learned from {self.walks} walks "
             f"of {self.walked} steps through other mazes.",
-            f"'window' is the same whose belief begins anew with the last {self.window} steps whenever it looks for a "
-            "way; 'told all' follows the same ways over the true maze from its true pose to the true place. Published "
+            f"'window' is the same whose belief begins anew with the last {self.window} steps every five "
+            "steps; 'told all' follows the same ways over the true maze from its true pose to the true place. Published "
             "scores are those of Pasukonis et al. 2022.",
         )
 
