@@ -72,7 +72,7 @@ class MemoryMazeBenchmark:
             f"one that it never looked at. What a latent shows is told by a read-out learned from {self.walks} walks "
             f"of {self.walked} steps through other mazes.",
             f"'window' is the same whose belief begins anew with the last {self.window} steps every five "
-            "steps; 'told all' follows the same ways over the true maze from its true pose to the true place. Published "
+            "steps; 'told all' follows such ways over the true maze from its true pose to the true place. Published "
             "scores are those of Pasukonis et al. 2022.",
         )
 
