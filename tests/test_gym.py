@@ -135,6 +135,7 @@ def test_worlds_have_names() -> None:
         "physics",
         "physics-3d",
         "maze",
+        "memory-maze",
         "tabletop",
         "cups",
         "first-person-rooms",

@@ -34,6 +34,7 @@ WORLDS = {
     "tabletop": "things that slide on a table, seen by a camera that moves about them, with depth and pose",
     "physics-3d": "what can happen in 'physics', staged in a room, with depth and pose",
     "i-phyre": "drawn games in which blocks are removed and balls fall, told by objects (needs the extra 'iphyre')",
+    "memory-maze": "Memory Maze 9x9, walked by who knows it, with depth and pose (needs the extra 'memory-maze')",
     "gym:ID": "any Gymnasium environment with pixels, by its id, acting at random",
 }
 _TOGETHER = 60  # episodes that are held in memory at once

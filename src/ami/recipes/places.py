@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from ami.data.episodes import Store
@@ -45,7 +45,7 @@ def places(stores: Sequence[Store], seed: int = 0, settings: PlacesSettings = PL
     settings = replace(settings, precision=precision)
     objective = replace(settings.objective, precision=precision)
     split = parted(found)
-    config = sized(split.bodies, settings.size, settings.picture)
+    config = sized(split.bodies, settings.size, settings.picture).model_copy(update={"half": _half(found)})
     sources = [
         Source(store, settings.clip, settings.batch, episodes=split.train[name]) for name, store in found.items()
     ]
@@ -71,3 +71,18 @@ def places(stores: Sequence[Store], seed: int = 0, settings: PlacesSettings = PL
         stages=(stage,),
         left_out=left_out(found, settings.clip),
     )
+
+
+def _half(stores: Mapping[str, Store]) -> float:
+    """Tangent of half the angle that the cameras span; 1 where no store says it."""
+    said = {
+        name: store.fields["video"][1] / 2 / float(store.arrays(0)["intrinsics"][0])
+        for name, store in stores.items()
+        if "intrinsics" in store.fields
+    }
+    if len({round(half, 3) for half in said.values()}) > 1:
+        told = " and ".join(f"{half:.3f} ('{name}')" for name, half in said.items())
+        raise ValueError(
+            f"cameras span different angles, of whose halves the tangents are {told}; learn places from one camera"
+        )
+    return next(iter(said.values()), 1.0)

@@ -22,6 +22,7 @@ from ami.worlds import (
     layouts,
     maze,
     maze_walks,
+    memory_maze,
     rooms,
     rooms_env,
     staged,
@@ -240,6 +241,10 @@ def _record_maze(episodes: int, steps: int, seed: int) -> Recording:
     return Recording(maze.EMBODIMENT, maze_walks.collect(episodes, steps, seed), maze_walks.TRUTH)
 
 
+def _record_memory_maze(episodes: int, steps: int, seed: int) -> Recording:
+    return Recording(memory_maze.EMBODIMENT, memory_maze.collect(episodes, steps, seed), memory_maze.TRUTH)
+
+
 # Name to how it is recorded, from (episodes, steps, seed). Any "gym:ID" is a world too.
 WORLDS: Mapping[str, Callable[[int, int, int], Recording]] = {
     **{f"two-rooms/{family}": _rooms(family) for family in (*rooms.FAMILIES, rooms.SEALED)},
@@ -252,6 +257,7 @@ WORLDS: Mapping[str, Callable[[int, int, int], Recording]] = {
     tabletop.NAME: _record_tabletop,
     staged.NAME: _record_staged,
     iphyre.NAME: _record_iphyre,
+    memory_maze.NAME: _record_memory_maze,
 }
 
 
