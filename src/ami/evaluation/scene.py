@@ -117,7 +117,8 @@ def _told(store: Store, episode: int, model: WorldModel) -> Told:
     clip, eye = _whole(store, episode), places.model_eye(model)
     others = [number for number in range(len(store)) if number != episode]
     others = [others[k] for k in np.linspace(0, len(others) - 1, min(len(others), _LEARN)).astype(int)]
-    taught = f"{len(others)} other recordings" if others else "every second frame of this one"
+    count = "another recording" if len(others) == 1 else f"{len(others)} other recordings"
+    taught = count if others else "every second frame of this one"
     seen = eye(clip)[0]
     rows = [(eye(each)[0], _wanted(each)) for each in (_whole(store, number) for number in others)]
     learn, wanted = (torch.cat(each) for each in zip(*rows, strict=True)) if rows else (seen[::2], _wanted(clip)[::2])
