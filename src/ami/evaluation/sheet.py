@@ -24,7 +24,9 @@ def sheet(scene: Scene) -> bytes:
     tall, wide = 1.15 * len(rows), 1.15 * max(len(shown), 3)
     figure = Figure(figsize=(1.2 + wide + (5.2 if scene.clouds else 0.6), max(tall + 0.7, 3.4)), layout="constrained")
     figure.suptitle(scene.title if scene.told is None else f"{scene.title}; read-outs learned from {scene.told.taught}")
-    left, *right = figure.subfigures(1, 2, width_ratios=[1.2 + wide, 5.2]) if scene.clouds else [figure]
+    left, *right = [figure]
+    if scene.clouds:
+        left, *right = figure.subfigures(1, 2, squeeze=False, width_ratios=[1.2 + wide, 5.2])[0]
     if rows:
         _pictures(left, rows, shown, scene)
     for part in right:
