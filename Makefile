@@ -5,11 +5,12 @@ BIN := .venv/bin
 SEEDS ?= 1
 export AMI_SHARED_DATA ?= ../shared/data
 FILMS := $(wildcard $(AMI_SHARED_DATA)/video)
+ROOMS := $(wildcard $(AMI_SHARED_DATA)/rgbd)
 ROBOTS := $(wildcard $(AMI_SHARED_DATA)/robot)
 # An unpinned torch is the newest build for CUDA: gigabytes.
 INSTALL := $(BIN)/pip install --quiet --constraint constraints/torch.txt --editable
 
-.PHONY: help setup demo test check docs bench reproduce-rooms reproduce-plan reproduce-video reproduce-memory reproduce-reason
+.PHONY: help setup demo test check docs bench reproduce-rooms reproduce-plan reproduce-video reproduce-memory reproduce-reason reproduce-spatial
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-16s %s\n", $$1, $$2}'
@@ -58,6 +59,13 @@ reproduce-memory: .venv/core.stamp ## what is remembered of walks, from scratch,
 
 reproduce-reason: .venv/core.stamp ## physics from scratch: surprise, hidden causes, what if; likewise
 	$(BIN)/ami reproduce reason --seeds $(SEEDS) --out runs/reproduce/reason
+
+.venv/worlds.stamp: .venv/core.stamp
+	$(INSTALL) '.[worlds]'
+	touch $@
+
+reproduce-spatial: .venv/worlds.stamp ## places from colours, depth and poses, with twins that lack depth or true poses; likewise
+	$(BIN)/ami reproduce spatial --seeds $(SEEDS) --out runs/reproduce/spatial $(if $(ROOMS),--data $(ROOMS))
 
 reproduce-video: .venv/core.stamp ## films from scratch, drawn ones and those at hand, likewise
 	$(BIN)/ami reproduce video --seeds $(SEEDS) --out runs/reproduce/video $(if $(FILMS),--data $(FILMS))

@@ -16,7 +16,7 @@ from ami.evaluation.suites import spatial as spatial_suite
 from ami.evaluation.suites.real_places import chance
 from ami.models import checkpoint, contract
 from ami.models.spatial import SpatialJEPA, sized, told
-from ami.nn.senses import DepthStem, PointStem, bearings, farthest, rays
+from ami.nn.senses import DepthStem, PointStem, bearings, depth_pieces, farthest, rays
 from ami.objectives.across import Across, AcrossSettings
 from ami.recipes.spatial import SPATIAL, spatial, spatial_colours, spatial_shuffled
 from ami.training.run import train
@@ -100,9 +100,17 @@ def test_centres_are_far_apart_and_none_is_made_up() -> None:
 def test_depth_is_told_in_ratios_and_unknown_from_near() -> None:
     torch.manual_seed(0)
     stem = DepthStem(8, 16)
-    near, far, none = (torch.full((1, 1, 1, 16, 16), each) for each in (1.0, 1e5, 0.0))
-    torch.testing.assert_close(stem(far), stem(torch.full_like(far, 100.0)))  # as far as depth is told apart
+    near, far, last, none = (depth_pieces(torch.full((1, 1, 1, 16, 16), each), 16) for each in (1.0, 1e5, 100.0, 0.0))
+    torch.testing.assert_close(stem(far), stem(last))  # as far as depth is told apart
     assert not torch.allclose(stem(near), stem(none))  # though the logarithm of 1 m is that of nothing known
+
+
+def test_a_piece_is_what_lies_in_its_cell() -> None:
+    depth = torch.arange(1.0, 1 + 2 * 32 * 48).view(1, 2, 1, 32, 48)
+    far, known = depth_pieces(depth, 16).unflatten(2, (2, 2, 256)).unbind(3)
+    assert known.all()
+    wanted = depth[0, 1, 0, 16:, 32:].clamp(max=100.0).log()  # the second frame of the last cell
+    torch.testing.assert_close(far[0, 5, 1], wanted.flatten())
 
 
 def test_cells_look_where_the_camera_does() -> None:
@@ -146,9 +154,28 @@ def test_the_order_in_which_views_were_held_does_not_matter(clip: Clip) -> None:
     made = model()
     assert clip.pose is not None
     with torch.no_grad():
-        views, poses = made.encode(clip).values[:, :3], geometry.relative(clip.pose[:, :3], clip.pose[:, 5:])
-        torch.testing.assert_close(made.look(views, poses), made.look(views.flip(1), poses.flip(1)))
-        assert not torch.allclose(made.look(views, poses), made.look(views, poses.flip(1)))
+        views, poses = (
+            made.encode(clip).values[:, :3],
+            geometry.relative(clip.pose[:, None, :3], clip.pose[:, 5:, None]),
+        )
+        torch.testing.assert_close(made.look(views, poses), made.look(views.flip(1), poses.flip(2)))
+        assert not torch.allclose(made.look(views, poses), made.look(views, poses.flip(2)))
+
+
+def test_views_asked_for_and_pairs_measured_together_are_those_asked_alone(clip: Clip) -> None:
+    made = model()
+    assert clip.pose is not None
+    with torch.no_grad():
+        views, poses = made.encode(clip).values, geometry.relative(clip.pose[:, None], clip.pose[:, 2:5, None])
+        seen, motion = made.look(views, poses), made.measure(views, views[:, 2:5])
+        without = torch.tensor([False, True, True, False, True, True]).expand(len(clip), 3, 6)
+        fewer = made.elsewhere(views, told(poses), without)
+        for step in range(3):
+            torch.testing.assert_close(seen[:, [step]], made.look(views, poses[:, [step]]))
+        torch.testing.assert_close(fewer, made.look(views[:, ::3], poses[:, :, ::3]), atol=1e-5, rtol=1e-4)
+        for here in range(6):
+            alone = made.measure(views[:, here, None], views[:, 3, None])
+            torch.testing.assert_close(motion[:, 1, here], alone[:, 0, 0], atol=1e-5, rtol=1e-4)
 
 
 def test_a_world_that_is_turned_gives_the_same_motions_and_losses(clip: Clip) -> None:
@@ -167,11 +194,13 @@ def test_it_is_taught_across_senses_and_from_elsewhere(clip: Clip) -> None:
     torch.manual_seed(0)
     made = SpatialJEPA(sized({CAMERA.name: CAMERA}))
     objective = Across(made, AcrossSettings(hidden=0.9))
+    seeds = [k for k in range(9) if _has_points(made, objective, clip, k)]
+    assert 0 < len(seeds) < 9  # some steps have points, and not all
     optimiser = torch.optim.Adam([*made.parameters(), *objective.parameters()], 2e-3)
     first: dict[str, float] = {}
     losses: dict[str, torch.Tensor] = {}
     for _ in range(25):
-        losses = objective.losses(made.train(), replace(clip, points=None), torch.Generator().manual_seed(3))
+        losses = objective.losses(made.train(), replace(clip, points=None), torch.Generator().manual_seed(seeds[0]))
         assert set(losses) == TAUGHT | {"depth", "view", "motion"}
         first = first or {name: float(loss.detach()) for name, loss in losses.items()}
         optimiser.zero_grad()
@@ -180,6 +209,13 @@ def test_it_is_taught_across_senses_and_from_elsewhere(clip: Clip) -> None:
         optimiser.step()
     for name in ("depth", "motion"):
         assert losses[name] < 0.9 * first[name], name
+
+
+def _has_points(made: SpatialJEPA, objective: Across, clip: Clip, seed: int) -> bool:
+    """Whether a step of that seed teaches what points are."""
+    losses = objective.losses(made.train(), replace(clip, points=None), torch.Generator().manual_seed(seed))
+    (gradient,) = torch.autograd.grad(losses["across"], made.encoder.points.token.weight, allow_unused=True)
+    return gradient is not None
 
 
 def test_colours_alone_teach_what_they_can(store: Store) -> None:

@@ -2,8 +2,9 @@
 
 demo.json           what was asked for
 data/rooms          experience of Two Rooms
-data/drawn          drawn films; data/physics; data/mazes; data/films and data/robots, where recordings were given
-run/                the training run
+data/drawn          drawn films; data/physics; data/mazes; data/cups; data/tabletop; where recordings were given,
+                    data/films, data/robots, and data/rgbd, from which nothing is learned
+run/                the training run; beside it those of other recipes that are asked the same
 report.json         written last, with report.html and episodes.jsonl beside it
 """
 
@@ -27,6 +28,7 @@ from ami.cli.show import Bars, Outcome, with_lines
 from ami.cli.training import Settings, train
 from ami.data.episodes import Store
 from ami.data.ingest import ingest
+from ami.data.spatial import RGBD, is_tum
 from ami.data.video import SUFFIXES
 from ami.evaluation.ask import Question
 from ami.evaluation.report import DOCUMENT, Checkpoint, Code, Report, Suite, read_report, table, write_report
@@ -34,10 +36,12 @@ from ami.evaluation.suites import SUITES
 from ami.recipes.baby import SETTINGS
 from ami.recipes.places import PLACES
 from ami.types import Interval, Result
+from ami.worlds import cups, maze, violations
 from ami.worlds import films as drawn
-from ami.worlds import maze, violations
+from ami.worlds.tabletop import NAME as TABLETOP
 
 REQUEST = "demo.json"
+_FILM = 16  # steps of a film of the table
 FRESH = 1000  # evaluation seeds from here on are for reports; those below are for choosing settings
 
 
@@ -53,8 +57,12 @@ class Scale:
     drawn: int = 3000  # films
     physics: int = 1000  # films of things that move, meet and fall
     mazes: int = 160  # walks
+    walk: int = PLACES.clip  # steps of each
+    cups: int = 0  # films of cups and balls
+    tabletop: int = 0  # films of things on a table
+    rivals: tuple[str, ...] = ()  # other recipes, trained alike on the same and asked the same
     suite: str = "demo"
-    with_films: str = "demo-films"  # the suite, where films were given
+    with_films: str = "demo-films"  # the suite, where films, or recordings with depth, were given
     n: int | None = None  # episodes for each question, in place of the suite's number
 
 
@@ -96,25 +104,37 @@ def demo(request: Request, bars: Bars, scale: Scale | None = None) -> tuple[dict
         "rooms": (scale.world, scale.episodes, scale.steps),
         "drawn": ("drawn-films", scale.drawn, drawn.FRAMES),
         "physics": ("physics", scale.physics, violations.FRAMES),
-        "mazes": (maze.NAME, scale.mazes, PLACES.clip),
+        "mazes": (maze.NAME, scale.mazes, scale.walk),
+        "cups": (cups.EMBODIMENT.name, scale.cups, cups.FRAMES),
+        "tabletop": (TABLETOP, scale.tabletop, _FILM),
     }
     stores = {kind: _experience(out / "data" / kind, *how, request.seed, bars) for kind, how in made.items() if how[1]}
     for kind, paths in found.items():
         stores[kind] = _recordings(out / "data" / kind, kind, paths, request.skip_bad, bars)
     bars.before = f"{part}2/3 "
-    run = out / "run"
-    resume = (run / "recipe.json").is_file()
-    done = train(scale.recipe, list(stores.values()), run, request.seed, bars, settings=scale.settings, resume=resume)
+    learned = [store for kind, store in stores.items() if kind != RGBD.name]
+    done, *others = (
+        _trained(name, learned, folder, request.seed, scale, bars)
+        for name, folder in ((scale.recipe, out / "run"), *((rival, out / rival) for rival in scale.rivals))
+    )
     bars.before = f"{part}3/3 "
-    question = Question(scale.with_films if "films" in stores else scale.suite, FRESH + request.seed, scale.n)
+    recorded = not stores.keys().isdisjoint(("films", RGBD.name))
+    question = Question(scale.with_films if recorded else scale.suite, FRESH + request.seed, scale.n)
     unasked = {
         "robots": "robots" in stores and held_out(stores["robots"]) is None,  # too few to hold any out
         "films": not SUITES[question.suite].real_films,
     }
     asked = [store for kind, store in stores.items() if not unasked.get(kind)]
-    write_report(out, ask_about(done, question, asked, bars, (request.command,)))
+    rivals = [folder.parent for folder in others]
+    write_report(out, ask_about(done, question, asked, bars, (request.command,), rivals=rivals))
     bars.before = part
     return read_report(out), True
+
+
+def _trained(name: str, stores: Sequence[Store], run: Path, seed: int, scale: Scale, bars: Bars) -> Path:
+    """The checkpoint of a run, begun or gone on with; a finished one is left as it is."""
+    resume = (run / "recipe.json").is_file()
+    return train(name, stores, run, seed, bars, settings=scale.settings, resume=resume)
 
 
 def clear(out: Path) -> None:
@@ -177,9 +197,13 @@ def _sorted(paths: Sequence[Path]) -> dict[str, list[Path]]:
     for path in paths:
         inside = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
         kinds = [(known[file.suffix.lower()], file) for file in inside if file.suffix.lower() in known]
+        kinds += [(RGBD.name, folder) for folder in (path, *sorted(path.rglob("*"))) if is_tum(folder)]
         if not kinds:
             there = "holds no recording" if path.exists() else "is not there"
-            raise ValueError(f"{path} {there}; give films ({' '.join(SUFFIXES)}) or robot episodes (.npz) with --data")
+            raise ValueError(
+                f"{path} {there}; give films ({' '.join(SUFFIXES)}), robot episodes (.npz) or RGB-D folders "
+                "(rgb.txt) with --data"
+            )
         for kind, file in kinds:
             found.setdefault(kind, []).append(file)
     return dict(sorted(found.items()))

@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -15,13 +16,17 @@ from ami.cli import demo
 from ami.cli.show import Bars
 from ami.evaluation.report import LOG, Checkpoint, Code, Report, Suite, read_report, write_report
 from ami.evaluation.statistics import wilson
+from ami.models.checkpoint import read_provenance
 from ami.recipes.baby import PLAN, SETTINGS
 from ami.recipes.films import VIDEO
 from ami.recipes.physics import PHYSICS
 from ami.recipes.places import PLACES
+from ami.recipes.spatial import SPATIAL
 from ami.types import Interval, Result
 
 _WALLS: dict[str, Any] = {"world": "two-rooms/wall", "episodes": 1500, "steps": 129}  # long enough to find the door
+# What remembers, by itself: the parts that explore and expect, without those that act and watch.
+_HOLDS = replace(SETTINGS["baby"], physics=replace(PHYSICS, steps=800), places=PLACES)
 
 _ROOMS = replace(demo.FULL, drawn=0, physics=0, mazes=0)
 _NOTHING = replace(_ROOMS, episodes=0)
@@ -31,7 +36,18 @@ CAPABILITIES = {
     "plan": replace(_ROOMS, settings=PLAN, **_WALLS, suite="plan", with_films="plan"),
     "video": replace(_NOTHING, recipe="video", settings=VIDEO, drawn=3000, suite="films", with_films="video"),
     "reason": replace(_NOTHING, recipe="physics", settings=PHYSICS, physics=9000, suite="reason", with_films="reason"),
-    "memory": replace(_NOTHING, recipe="places", settings=PLACES, mazes=800, suite="recall", with_films="recall"),
+    "spatial": replace(
+        _NOTHING,
+        recipe="spatial",
+        settings=SPATIAL,
+        rivals=("spatial-colours", "spatial-shuffled"),
+        mazes=800,
+        walk=24,
+        tabletop=1200,
+        suite="spatial",
+        with_films="spatial-recorded",
+    ),
+    "memory": replace(_NOTHING, settings=_HOLDS, mazes=800, cups=3000, suite="memory", with_films="memory"),
 }
 
 
@@ -47,15 +63,35 @@ def reproduce(
     """
     if seeds < 1:
         raise ValueError(f"--seeds is {seeds}; at least one training is needed")
+    scale, notes = at_hand(scale or CAPABILITIES[name])
     folders = [out / f"seed-{seed}" for seed in range(seeds)]
     for seed, folder in enumerate(folders):
         bars.before = f"seed {seed} ({seed + 1} of {seeds}) "
-        demo.demo(demo.Request(folder, data, seed=seed), bars, scale or CAPABILITIES[name])
+        demo.demo(demo.Request(folder, data, seed=seed), bars, scale)
     bars.before = ""
     words = ["ami", "reproduce", name, "--seeds", str(seeds), "--out", str(out)]
     command = shlex.join([*words, *(["--data", *map(str, data)] if data else [])])
-    write_report(out, pool(folders, command))
+    pooled = pool(folders, command)
+    for rival in scale.rivals:
+        notes += (_spent(rival, folders, pooled.cpu_seconds["train"]),)
+    write_report(out, replace(pooled, notes=[*pooled.notes, *notes]))
     return read_report(out)
+
+
+def at_hand(scale: demo.Scale) -> tuple[demo.Scale, tuple[str, ...]]:
+    """What of it can be made where MuJoCo is not installed, and what must be said of that."""
+    if not scale.tabletop or find_spec("mujoco") is not None:
+        return scale, ()
+    mazes = {"suite": "spatial-maze", "with_films": "spatial-maze-recorded"}
+    said = "MuJoCo (the extra 'worlds') is not installed: mazes alone were learned from and asked about, no table."
+    return replace(scale, tabletop=0, **mazes), (said,)
+
+
+def _spent(rival: str, folders: Sequence[Path], own: float) -> str:
+    """What the training of a rival took beside the checkpoint's own."""
+    papers = [read_provenance(folder / rival / "checkpoint") for folder in folders]
+    took = fmean(each.cpu_seconds for each in papers)
+    return f"{rival} was trained in as many steps ({papers[0].steps}): {took:.0f} CPU-seconds, the model in {own:.0f}."
 
 
 def pool(folders: Sequence[Path], command: str) -> Report:

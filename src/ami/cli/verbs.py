@@ -13,6 +13,7 @@ from ami.cli.imagining import Imagine, Readout
 from ami.cli.remembering import Memories, Recall, Remember
 from ami.cli.show import Bars, Outcome, comparison, findings, lines, listed, listing, missing, plain, with_lines
 from ami.cli.verb import Group, Heavy, Verb
+from ami.cli.viewing import View
 from ami.cli.watching import Watch
 from ami.cli.weights import Export, Features, Import
 
@@ -341,9 +342,9 @@ class Plan(Heavy):
 class Reproduce(Heavy):
     """Make a capability's figures from nothing, once for each training seed, and pool them."""
 
-    what: Positional[Literal["rooms", "plan", "video", "reason", "memory"]]  # whose figures
+    what: Positional[Literal["rooms", "plan", "video", "reason", "memory", "spatial"]]  # whose figures
     seeds: int = 1  # trainings, each with experience and questions of its own
-    data: tuple[Path, ...] = ()  # films and robot episodes to learn from as well: files, or folders of them
+    data: tuple[Path, ...] = ()  # films and robots to learn from as well; RGB-D folders to be asked about, unseen
     out: Path | None = None  # folder for all of it; runs/reproduce/NAME where it is not said
 
     after_interrupt: ClassVar[str] = Demo.after_interrupt
@@ -379,6 +380,7 @@ VERBS: dict[str, type] = {
     "compare": Compare,
     "plan": Plan,
     "watch": Watch,
+    "view": View,
     "readout": Readout,
     "imagine": Imagine,
     "remember": Remember,

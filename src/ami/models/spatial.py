@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ami import geometry
 from ami.nn.norm import EmbodimentNorm
-from ami.nn.senses import rays
+from ami.nn.senses import depth_pieces, rays
 from ami.nn.tokenizers import PATCH
 from ami.nn.views import Apart, Elsewhere, Senses, ViewEncoder
 from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
@@ -86,13 +86,14 @@ class SpatialJEPA(WorldModel):
         if camera is None:
             camera = torch.full((len(clip), 4), side / 2, device=clip.times.device)
         looks = rays(camera.float(), self.side, side).repeat_interleave(clip.steps, 0)
-        pictures = (None if each is None else each.flatten(0, 1) for each in (clip.video, clip.depth, clip.points))
-        return Senses(looks, *pictures)
+        video, depth, points = (
+            None if each is None else each.flatten(0, 1) for each in (clip.video, clip.depth, clip.points)
+        )
+        return Senses(looks, video, None if depth is None else depth_pieces(depth, PATCH), points)
 
-    def perceive(self, parts: Iterable[Senses], embodiment: str) -> Float[Tensor, "views cells dim"]:
-        """The latents of views, part by part, which may differ in what was sensed; they are normalised together."""
-        said = torch.cat([self.encoder(part).float() for part in parts])
-        return self.norm(said.flatten(0, 1), embodiment).view(said.shape)
+    def perceive(self, said: Float[Tensor, "views cells dim"], embodiment: str) -> Float[Tensor, "views cells dim"]:
+        """The latents of views, from what the encoder said of them, normalised together."""
+        return self.norm(said.float().flatten(0, 1), embodiment).view(said.shape)
 
     def encode(self, clip: Clip) -> Latent:
         """Perceive each step by itself."""
@@ -100,7 +101,7 @@ class SpatialJEPA(WorldModel):
             return Latent(clip.latents, clip.times)
         senses = self.senses(clip)
         parts = torch.arange(len(senses), device=clip.times.device).split(_CHUNK)
-        views = self.perceive((senses.rows(part) for part in parts), clip.embodiment)
+        views = self.perceive(torch.cat([self.encoder(senses.rows(part)) for part in parts]), clip.embodiment)
         return Latent(views.view(len(clip), clip.steps, *self.latent_shape), clip.times)
 
     def believe(
@@ -134,9 +135,9 @@ class SpatialJEPA(WorldModel):
         for step in geometry.from_motion(done).unbind(1):
             poses.append(poses[-1] @ step)
         known, asked = torch.stack(poses[: held.steps], 1), torch.stack(poses[held.steps :], 1)
-        views = [self.look(held.values, geometry.relative(known, asked[:, step, None])) for step in range(horizon)]
+        views = self.look(held.values, geometry.relative(known[:, None], asked[:, :, None]))
         times = held.times[:, -1:] + body.step_seconds * torch.arange(1, horizon + 1).to(held.times)
-        return Latent(torch.stack(views, 1), times)
+        return Latent(views, times)
 
     def energy(
         self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, future: Latent
@@ -146,15 +147,15 @@ class SpatialJEPA(WorldModel):
         return (future.values - imagined.values).square().mean((-1, -2))
 
     def look(
-        self, views: Float[Tensor, "asked held cells dim"], poses: Float[Tensor, "asked held 4 4"]
-    ) -> Float[Tensor, "asked cells dim"]:
-        """What would be seen from one pose, told in the axes of the camera of each view that is held; metres."""
+        self, views: Float[Tensor, "rows held cells dim"], poses: Float[Tensor, "rows asked held 4 4"]
+    ) -> Float[Tensor, "rows asked cells dim"]:
+        """What would be seen from some poses, each told in the axes of the camera of each view that is held; metres."""
         return self.elsewhere(views, told(poses)).float()
 
     def measure(
-        self, here: Float[Tensor, "views cells dim"], there: Float[Tensor, "views cells dim"]
-    ) -> Float[Tensor, "views 4 4"]:
-        """From where ``there`` was seen: its pose in the axes of the camera that saw ``here``, metres."""
+        self, here: Float[Tensor, "rows held cells dim"], there: Float[Tensor, "rows asked cells dim"]
+    ) -> Float[Tensor, "rows asked held 4 4"]:
+        """From where each view ``there`` was seen: its pose in the axes of each camera that saw ``here``, metres."""
         six, metres = self.apart(here, there).float().split([6, 3], -1)
         return geometry.assemble(geometry.from_six(six + _still(six)), metres)
 

@@ -11,22 +11,27 @@ from ami import geometry
 _FAR = 100.0  # metres; depth is told apart from there down to its inverse
 
 
+def depth_pieces(
+    depth: Float[Tensor, "views frames 1 height width"], patch: int
+) -> Float[Tensor, "views cells pixels"]:
+    """Depth pictures (metres, 0 is unknown) cut in cells: of each pixel the logarithm, and whether it is known."""
+    cut = depth[:, :, 0].unflatten(3, (-1, patch)).unflatten(2, (-1, patch)).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
+    known = cut > 0
+    far = torch.where(known, cut.clamp(1 / _FAR, _FAR).log(), 0.0)
+    return torch.stack([far, known.to(far.dtype)], 3).flatten(2)
+
+
 class DepthStem(nn.Module):
-    """Depth pictures to a grid of tokens: the logarithm of metres, and whether it is known, of a tubelet's pixels."""
+    """Depth pictures to a grid of tokens: a network of two layers on the pieces of a tubelet's pixels."""
 
     def __init__(self, width: int, patch: int, frames: int = 1) -> None:
         super().__init__()
-        self.patch = patch
         self.piece = nn.Linear(2 * frames * patch**2, width)
         self.token = nn.Linear(width, width)
 
-    def forward(self, depth: Float[Tensor, "views frames 1 height width"]) -> Float[Tensor, "views cells width"]:
-        """Metres; 0 is unknown."""
-        known = depth > 0
-        far = torch.where(known, depth.clamp(1 / _FAR, _FAR).log(), 0.0)
-        cut = torch.cat([far, known.to(far.dtype)], 2).unflatten(4, (-1, self.patch)).unflatten(3, (-1, self.patch))
-        pixels = cut.permute(0, 3, 5, 1, 2, 4, 6).flatten(1, 2).flatten(2)
-        return self.token(torch.relu(self.piece(pixels)))
+    def forward(self, pieces: Float[Tensor, "views cells pixels"]) -> Float[Tensor, "views cells width"]:
+        """What :func:`depth_pieces` cut."""
+        return self.token(torch.relu(self.piece(pieces)))
 
 
 class PointStem(nn.Module):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ami.nn.rotary import turns
 from ami.nn.senses import DepthStem, PointStem, bearings
@@ -22,7 +23,7 @@ class Senses:
 
     rays: Float[Tensor, "views cells 3"]  # to the middle of each cell, camera axes, one metre of depth
     video: UInt8[Tensor, "views frames 3 height width"] | None = None
-    depth: Float[Tensor, "views frames 1 height width"] | None = None  # metres, 0 = unknown
+    depth: Float[Tensor, "views cells pixels"] | None = None  # in pieces, as :func:`ami.nn.senses.depth_pieces` cuts
     points: Float[Tensor, "views points 3"] | None = None  # metres, camera axes
     hidden: Bool[Tensor, "views cells"] | None = None  # cells of which no picture says anything
 
@@ -61,17 +62,31 @@ class ViewEncoder(nn.Module):
 
     def forward(self, senses: Senses) -> Float[Tensor, "views cells dim"]:
         """What is said of each cell, before it is normalised."""
-        at, there = bearings(senses.rays), None
-        said = torch.zeros_like(at[..., :1])
-        if senses.video is not None:
-            said = said + self.colours(senses.video) + self.sense[0]
-        if senses.depth is not None:
-            said = said + self.depths(senses.depth) + self.sense[1]
+        said = sum(self.look(senses).values(), torch.zeros_like(senses.rays[..., :1]))
         if senses.hidden is not None:
             said = said.masked_fill(senses.hidden[..., None], 0.0)
-        tokens, cells = self.where(_waves(at)) + said, at.shape[1]
-        if senses.points is not None:
-            more, centres, found = self.points(senses.points)
+        return self.hear(senses.rays, said, senses.points)
+
+    def look(self, senses: Senses) -> dict[str, Float[Tensor, "views cells width"]]:
+        """What the pictures of each sense say of each cell: ``video`` and ``depth``, where they are there."""
+        said: dict[str, Tensor] = {}
+        if senses.video is not None:
+            said["video"] = self.colours(senses.video) + self.sense[0]
+        if senses.depth is not None:
+            said["depth"] = self.depths(senses.depth) + self.sense[1]
+        return said
+
+    def hear(
+        self,
+        rays: Float[Tensor, "views cells 3"],
+        said: Float[Tensor, "views cells _"],
+        points: Float[Tensor, "views points 3"] | None = None,
+    ) -> Float[Tensor, "views cells dim"]:
+        """What cells are when they have heard one another, and the points; ``said`` is the sum of what pictures say."""
+        at, there, cells = bearings(rays), None, rays.shape[1]
+        tokens = self.where(_waves(at)) + said
+        if points is not None:
+            more, centres, found = self.points(points)
             beside = bearings(centres)
             tokens = torch.cat([tokens, self.where(_waves(beside)) + more + self.sense[2]], 1)
             at = torch.cat([at, beside], 1)
@@ -110,40 +125,25 @@ class Elsewhere(nn.Module):
 
     def forward(
         self,
-        views: Float[Tensor, "asked held cells dim"],
-        motion: Float[Tensor, "asked held motion"],
-        without: Bool[Tensor, "asked held"] | None = None,
-    ) -> Float[Tensor, "asked cells dim"]:
-        """The view from there; ``without`` leaves some of the held ones out."""
-        return self.told(*self.entered(views), motion, without)
-
-    def entered(
-        self, views: Float[Tensor, "*views cells dim"]
-    ) -> tuple[Float[Tensor, "*views heads cells dim"], Float[Tensor, "*views width"]]:
-        """What is the same of a view wherever it is looked at from."""
-        value = self.value(views).unflatten(-1, (self.heads, -1)).transpose(-3, -2)
-        return value, torch.relu(self.enter(views.flatten(-2)))
-
-    def told(
-        self,
-        value: Float[Tensor, "asked held heads cells dim"],
-        hidden: Float[Tensor, "asked held width"],
-        motion: Float[Tensor, "asked held motion"],
-        without: Bool[Tensor, "asked held"] | None = None,
-    ) -> Float[Tensor, "asked cells dim"]:
-        """The view from there, from what :meth:`entered` said of those that are held."""
-        moved = self.motion(motion)
-        taken = self.taken(moved).unflatten(-1, (self.heads, self.shape[0], -1)).float().softmax(-1)
-        carried = (taken.to(value.dtype) @ value).sum(2)
+        views: Float[Tensor, "rows held cells dim"],
+        motion: Float[Tensor, "rows asked held motion"],
+        without: Bool[Tensor, "rows asked held"] | None = None,
+    ) -> Float[Tensor, "rows asked cells dim"]:
+        """The views from there, each of its row's held ones; ``without`` leaves some of them out."""
+        hidden, moved = torch.relu(self.enter(views.flatten(2)))[:, None], self.motion(motion)
         for layer, film in zip(self.layers, self.film(moved).chunk(len(self.layers), -1), strict=True):
             scale, shift = film.chunk(2, -1)
-            hidden = hidden + torch.relu(layer(hidden) * (1 + scale) + shift)
+            hidden = hidden + torch.relu(layer(hidden) * (1 + scale) + shift)  # the first is the same for all asked
         weight = self.weight(hidden).float()
         if without is not None:
             weight = weight.masked_fill(without[..., None], -torch.inf)
-        weight = weight.softmax(1).to(hidden.dtype)
-        more = self.leave((weight * hidden).sum(1)).unflatten(1, self.shape)
-        return (weight[..., None] * carried).sum(1) + more
+        weight = weight.softmax(2)
+        taken = self.taken(moved).unflatten(-1, (self.heads, self.shape[0], -1)).float().softmax(-1)
+        taken = (taken * weight[..., None, None]).permute(0, 1, 4, 2, 3, 5)  # asked and its cells, then whence
+        value = self.value(views).unflatten(-1, (self.heads, -1)).transpose(2, 3)
+        carried = taken.to(value.dtype).flatten(3).flatten(1, 2) @ value.flatten(1, 3)
+        more = self.leave((weight.to(hidden.dtype) * hidden).sum(2))
+        return carried.unflatten(1, (-1, self.shape[0])) + more.unflatten(2, self.shape)
 
 
 class Apart(nn.Module):
@@ -162,9 +162,22 @@ class Apart(nn.Module):
         )
 
     def forward(
-        self, here: Float[Tensor, "views cells dim"], there: Float[Tensor, "views cells dim"]
-    ) -> Float[Tensor, "views motion"]:
-        """The motion that leads from here to there."""
-        asks = self.here(here).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        fits = self.scale * asks @ there[:, None].to(asks.dtype).mT
-        return self.net(torch.cat([here.flatten(1), there.flatten(1), fits.flatten(1)], 1))
+        self, here: Float[Tensor, "rows held cells dim"], there: Float[Tensor, "rows asked cells dim"]
+    ) -> Float[Tensor, "rows asked held motion"]:
+        """The motions that lead from each of a row's views here to each of those there.
+
+        The first layer is taken apart: what it makes of a view is the same in each of the view's pairs.
+        """
+        asks = self.here(here).unflatten(-1, (self.heads, -1)).transpose(2, 3)
+        fits = self.scale * asks.flatten(1, 3) @ there.flatten(1, 2).to(asks.dtype).mT
+        fits = fits.unflatten(1, asks.shape[1:4]).unflatten(-1, there.shape[1:3]).permute(0, 4, 1, 2, 3, 5)
+        first, *rest = self.net
+        assert isinstance(first, nn.Linear)
+        view = here.shape[2] * here.shape[3]
+        of_here, of_there, of_fits = first.weight.split([view, view, first.in_features - 2 * view], 1)
+        said = functional.linear(fits.flatten(3), of_fits, first.bias)
+        said = said + functional.linear(here.flatten(2), of_here)[:, None]
+        said = said + functional.linear(there.flatten(2), of_there)[:, :, None]
+        for layer in rest:
+            said = layer(said)
+        return said

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -20,9 +21,10 @@ from ami.types import Clip, Objective, WorldModel
 
 _SHORT = 0.1  # metres, and what a turn of 4 degrees is in six numbers: shorter motions count less
 # What pupils have of a view, and where their shares end: half of them see colours alone.
-_SHOWN = (("video",), ("depth",), ("points",), ("video", "depth"))
-_POINTS = 2
-_SHARES = (0.55, 0.7, 0.75)
+_SHOWN = ({"video"}, {"depth"}, {"video", "depth"})
+_SHARES = (0.55, 0.75)
+_DEPTH = 1
+_POINTS = 0.25  # of the steps, in which those with depth alone have points in its place: few in each would cost as much
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,7 @@ class Across(Objective):
         weigh, device = self.settings, clip.times.device
         senses = model.senses(clip)
         with torch.autocast(device.type, torch.bfloat16, enabled=weigh.precision == "bf16"):
-            order, parts = self._pupils(senses, clip, generator)
-            views = model.perceive([senses, *parts], clip.embodiment)
-            whole, pupil = views[: len(senses)], views[len(senses) :][order.argsort()]
+            whole, pupil = model.perceive(self._seen(model, senses, clip, generator), clip.embodiment).chunk(2)
             losses = {"across": weigh.across * (self.whole(pupil).float() - whole).square().mean()}
             losses |= self._codes(senses, pupil)
             if clip.pose is not None:
@@ -90,24 +90,51 @@ class Across(Objective):
         losses["covariance"] = weigh.covariance * covariance(rows)
         return losses
 
-    def _pupils(self, senses: Senses, clip: Clip, generator: torch.Generator) -> tuple[Tensor, list[Senses]]:
-        """The views in an order, and what the pupil has of them: mostly colours, some depth, points, or two of them."""
-        chance = _drawn(len(senses), 4, generator).to(senses.rays.device)
-        hidden = _blocks(senses.rays.shape[1], chance[:, :2]) & (chance[:, 2:3] < self.settings.hidden)
-        senses = replace(senses, hidden=hidden)
-        if senses.depth is None or senses.video is None:
-            return torch.arange(len(senses), device=hidden.device), [senses.only("video", "depth")]
-        kind = torch.bucketize(chance[:, 3].contiguous(), torch.tensor(_SHARES, device=hidden.device))
-        rows = [(kind == each).nonzero()[:, 0] for each in range(len(_SHOWN))]
-        shown = [senses.rows(row) for row in rows]
-        if senses.points is None:  # those of some views, from their depth
-            camera = (
-                None if clip.intrinsics is None else clip.intrinsics.repeat_interleave(clip.steps, 0)[rows[_POINTS]]
-            )
-            points = _scattered(senses.depth[rows[_POINTS]], camera, self.settings.points, generator)
-            shown[_POINTS] = replace(shown[_POINTS], points=points)
-        parts = [part.only(*names) for part, names in zip(shown, _SHOWN, strict=True) if len(part)]
-        return torch.cat(rows), parts
+    def _seen(
+        self, model: SpatialJEPA, senses: Senses, clip: Clip, generator: torch.Generator
+    ) -> Float[Tensor, "both cells dim"]:
+        """What the encoder says of every view by all its senses, then of every view as the pupil has it.
+
+        Stems look once for both, and all cells hear one another in one batch, but for those beside points.
+        """
+        encoder, rays = model.encoder, senses.rays
+        said = encoder.look(senses)
+        whole = sum(said.values(), rays.new_zeros(*rays.shape[:2], 1))
+        pupil, pointed = self._pupil(said, whole, generator)
+        plain, pointed = (each.nonzero()[:, 0] for each in (~pointed, pointed))
+        if senses.points is None:
+            seen = encoder.hear(torch.cat([rays, rays[plain]]), torch.cat([whole, pupil[plain]]))
+        else:
+            seen = torch.cat([encoder.hear(rays, whole, senses.points), encoder.hear(rays[plain], pupil[plain])])
+        if not len(pointed):
+            return seen
+        points = senses.points[pointed] if senses.points is not None else self._points(clip, pointed, generator)
+        beside = encoder.hear(rays[pointed], torch.zeros_like(pupil[pointed]), points)
+        order = torch.cat([plain, pointed]).argsort() + len(senses)
+        return torch.cat([seen[: len(senses)], torch.cat([seen, beside])[order]])
+
+    def _pupil(
+        self, said: Mapping[str, Tensor], whole: Float[Tensor, "views cells _"], generator: torch.Generator
+    ) -> tuple[Float[Tensor, "views cells _"], Bool[Tensor, "views"]]:
+        """What the pupil has of the pictures' cells, and which views it has as points instead."""
+        chance = _drawn(len(whole), 4, generator).to(whole.device)
+        hidden = _blocks(whole.shape[1], chance[:, :2]) & (chance[:, 2:3] < self.settings.hidden)
+        as_points = float(torch.rand((), generator=generator)) < _POINTS
+        kind, kept = torch.bucketize(chance[:, 3].contiguous(), torch.tensor(_SHARES, device=whole.device)), whole
+        if len(said) == len(_SHOWN) - 1:
+            has = {name: torch.tensor([name in shown for shown in _SHOWN], device=whole.device) for name in said}
+            kept = sum((each * has[name][kind, None, None] for name, each in said.items()), torch.zeros_like(whole))
+        return kept.masked_fill(hidden[..., None], 0.0), (kind == _DEPTH) & (as_points and kept is not whole)
+
+    def _points(self, clip: Clip, rows: Tensor, generator: torch.Generator) -> Float[Tensor, "some points 3"]:
+        """Random pixels of some views' depth, the same in all of them."""
+        assert clip.depth is not None
+        depth = clip.depth.flatten(0, 1)[rows, -1, 0]
+        camera = torch.full((len(depth), 4), depth.shape[-1] / 2, device=depth.device)
+        if clip.intrinsics is not None:
+            camera = clip.intrinsics.repeat_interleave(clip.steps, 0)[rows]
+        points = geometry.unproject(depth, camera).flatten(1, 2)
+        return points[:, torch.randperm(points.shape[1], generator=generator)[: self.settings.points].to(points.device)]
 
     def _codes(self, senses: Senses, pupil: Tensor) -> dict[str, Tensor]:
         """What each sense says by itself, cell by cell, told from whatever the pupil had."""
@@ -132,26 +159,25 @@ class Across(Objective):
         if weigh.shuffled:
             pose = pose[torch.randperm(clips, generator=generator)]
         here = torch.randperm(steps, generator=generator)[: weigh.asked]
-        others = torch.stack([torch.cat([torch.arange(step), torch.arange(step + 1, steps)]) for step in here.tolist()])
-        motion = told(geometry.relative(pose[:, others], pose[:, here, None])).flatten(0, 1)
-        without = _drawn(clips * len(here), steps - 1, generator).to(pose.device) < 0.5
-        without[:, 0] &= ~without.all(1)
-        held, asked = pupil.unflatten(0, (clips, steps)), whole.unflatten(0, (clips, steps))[:, here].flatten(0, 1)
-        value, hidden = (each[:, others].flatten(0, 1) for each in model.elsewhere.entered(held))  # once for all
-        guess = model.elsewhere.told(value, hidden, motion, without).float()
-        one, other = held[:, others], held[:, here, None].expand(-1, -1, steps - 1, -1, -1)
-        read = model.apart(one.flatten(0, 2), other.flatten(0, 2)).float()
+        motion = told(geometry.relative(pose[:, None], pose[:, here, None]))
+        itself = (torch.arange(steps) == here[:, None]).to(pose.device)
+        chance = _drawn(clips * len(here), steps, generator).to(pose.device).unflatten(0, (clips, -1))
+        chance = chance.masked_fill(itself, -1.0)
+        without = chance < chance.amax(2, keepdim=True).clamp_max(0.5)  # about half of the others, never all of them
+        held, asked = (each.unflatten(0, (clips, steps)) for each in (pupil, whole))
+        guess = model.elsewhere(held, motion, without).float()
+        read = model.apart(held, held[:, here]).float()
         return {
-            "view": weigh.view * (guess - asked).square().mean(),
-            "motion": weigh.motion * _missed(read, motion.flatten(0, 1)).mean(),
+            "view": weigh.view * (guess - asked[:, here]).square().mean(),
+            "motion": weigh.motion * _missed(read[:, ~itself], motion[:, ~itself]).mean(),
         }
 
 
-def _missed(read: Float[Tensor, "n 9"], true: Float[Tensor, "n 9"]) -> Float[Tensor, "n"]:
+def _missed(read: Float[Tensor, "*n 9"], true: Float[Tensor, "*n 9"]) -> Float[Tensor, "*n"]:
     """How far off motions are, of how far they go: rotations and metres alike, so that short ones count as much."""
-    off = torch.stack([part.square().sum(1) for part in (read - true).split([6, 3], 1)], 1)
-    far = torch.stack([part.norm(dim=1) for part in true.split([6, 3], 1)], 1)
-    return (off / (far + _SHORT).square()).sum(1)
+    off = torch.stack([part.square().sum(-1) for part in (read - true).split([6, 3], -1)], -1)
+    far = torch.stack([part.norm(dim=-1) for part in true.split([6, 3], -1)], -1)
+    return (off / (far + _SHORT).square()).sum(-1)
 
 
 def _drawn(rows: int, numbers: int, generator: torch.Generator) -> Float[Tensor, "rows numbers"]:
@@ -167,16 +193,3 @@ def _blocks(cells: int, corner: Float[Tensor, "views 2"]) -> Bool[Tensor, "views
     line = torch.arange(side, device=corner.device)
     down, right = ((line >= first) & (line < first + size)).unbind(1)
     return (down[:, :, None] & right[:, None]).flatten(1)
-
-
-def _scattered(
-    depth: Float[Tensor, "views frames 1 height width"],
-    camera: Float[Tensor, "views 4"] | None,
-    count: int,
-    generator: torch.Generator,
-) -> Float[Tensor, "views count 3"]:
-    """Points at random pixels of the last frame's depth, the same pixels in all views."""
-    if camera is None:
-        camera = torch.full((len(depth), 4), depth.shape[-1] / 2, device=depth.device)
-    points = geometry.unproject(depth[:, -1, 0], camera).flatten(1, 2)
-    return points[:, torch.randperm(points.shape[1], generator=generator)[:count].to(points.device)]

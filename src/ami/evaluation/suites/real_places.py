@@ -135,4 +135,5 @@ def _result(name: str, answers: Mapping[str, Sequence[np.ndarray]], seed: int) -
     return Result(f"real/{name}", "recall1", own.value, own.low, own.high, n, "share", (seed,), how, found)
 
 
-SUITES = (Suite("real-places", ((RealPlaces(), 100),), real_films=True),)
+ASKED = ((RealPlaces(), 100),)
+SUITES = (Suite("real-places", ASKED, real_films=True),)

@@ -19,6 +19,7 @@ from ami.evaluation import places
 from ami.evaluation.benchmark import Answer, Asking, Suite
 from ami.evaluation.places import Eye
 from ami.evaluation.statistics import bootstrap_mean
+from ami.evaluation.suites import real_places
 from ami.types import Clip, Interval, Result, WorldModel
 from ami.worlds import gym, maze
 from ami.worlds.tabletop import NAME as TABLETOP
@@ -291,4 +292,9 @@ def _target(clip: Clip) -> tuple[dict[str, Tensor], Bool[Tensor, "rows steps"]]:
 
 MAZE = Places(maze.NAME, apart=2, held=(0, 1, 2), asked=3)
 TABLE = Places(TABLETOP)
-SUITES = (Suite("spatial", ((TABLE, 400),)), Suite("spatial-maze", ((MAZE, 400),)))
+SUITES = (
+    Suite("spatial", ((TABLE, 400),)),
+    Suite("spatial-maze", ((MAZE, 400),)),
+    Suite("spatial-recorded", ((TABLE, 400), *real_places.ASKED), real_films=True),
+    Suite("spatial-maze-recorded", ((MAZE, 400), *real_places.ASKED), real_films=True),
+)
