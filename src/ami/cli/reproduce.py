@@ -45,7 +45,7 @@ CAPABILITIES = {
         suite="spatial",
         with_films="spatial-recorded",
     ),
-    "memory": replace(_NOTHING, recipe="places", settings=PLACES, mazes=600, suite="recall", with_films="recall"),
+    "memory": replace(_NOTHING, recipe="places", settings=PLACES, mazes=800, suite="recall", with_films="recall"),
 }
 
 
