@@ -74,6 +74,16 @@ def test_nobody_walks_through_walls() -> None:
     assert not (mazes.across[row, line, before[..., 1]] & (moved != 0)).any()
 
 
+def test_some_walk_against_walls_and_stand() -> None:
+    rng = np.random.default_rng(3)
+    mazes = maze_walks.sample(20, rng)
+    poses, actions = maze_walks.walk(mazes, maze_walks.starts(mazes, rng), 200, rng)
+    made = np.linalg.norm(np.diff(poses[..., :2], axis=1), axis=-1)
+    meant = maze.STRIDE * actions[..., 0]
+    stopped = (meant > 0.2) & (made < 0.1)
+    assert 0.01 < stopped.mean() < 0.1
+
+
 def test_a_walk_goes_everywhere_and_comes_back_and_stays_within() -> None:
     rng = np.random.default_rng(1)
     mazes = maze_walks.sample(8, rng, 10, 5, gate=True)

@@ -159,6 +159,20 @@ def test_reminded_of_what_was_seen_it_knows_it(clip: Clip) -> None:
         assert made.free(belief, torch.full((3, 1, 2), 5.0)).eq(0.5).all()
 
 
+def test_several_pictures_for_a_pose_are_judged_as_one_by_one(clip: Clip) -> None:
+    made = model()
+    with torch.no_grad():
+        seen = made.encode(clip.between(0, 12))
+        belief = made.believe(None, seen.between(0, 6), clip.between(0, 6).actions, NAME)
+        poses = torch.tensor([[[0.1, 0.0, 0.3], [0.0, 0.2, -0.4], [0.3, 0.1, 1.0]]]).expand(3, -1, -1)
+        together = made.recognise(belief, poses, seen.between(6, 12)).view(3, 3, 2)
+        for each in range(2):
+            alone = Latent(seen.values[:, 6 + each :: 2], seen.times[:, 6 + each :: 2])
+            torch.testing.assert_close(made.recognise(belief, poses, alone), together[..., each])
+        with pytest.raises(ValueError, match="5 views cannot be as many for each of 3 poses"):
+            made.recognise(belief, poses, seen.between(6, 11))
+
+
 def test_recorded_poses_and_depths_are_read_as_they_are_meant(clip: Clip) -> None:
     assert clip.pose is not None
     assert clip.depth is not None

@@ -124,3 +124,20 @@ def test_a_way_leads_round_what_is_shut() -> None:
         pose[:2] += STRIDE * ahead * torch.stack([pose[2].cos(), pose[2].sin()])
         assert openness(pose[None, :2]).item() == 1.0
     assert (pose[:2] - torch.tensor([1.0, 0.0])).norm() < 0.3
+
+
+def test_no_way_ends_on_the_other_side_of_a_wall() -> None:
+    goal = torch.tensor([0.3, 0.0])
+
+    def openness(at: torch.Tensor) -> torch.Tensor:
+        wall = (at[:, 0].abs() < 0.1) & (at[:, 1].abs() < 2.0)
+        thing = (at - goal).norm(dim=1) < 0.18
+        return 1 - (wall | thing).float()
+
+    field = Routes(reach=3.0).to(goal, openness)
+    behind, before, aside = field(torch.tensor([[-0.2, 0.0], [0.75, 0.0], [0.3, 1.0]]))
+    assert behind > 4.0
+    assert before < 0.6
+    assert aside < 1.2 + 0.5
+    nowhere = Routes(reach=3.0).to(goal, lambda at: torch.zeros(len(at)))
+    assert nowhere(torch.tensor([[1.3, 0.0]])).item() == pytest.approx(101, rel=0.05)

@@ -121,14 +121,13 @@ def test_one_part_expects_physics_and_remembers_what_cups_hide(tmp_path: Path) -
     lived = Store.create(tmp_path / "physics", violations.EMBODIMENT, violations.TRUTH)
     lived.append(violations.collect(8, 24, 0))
     games = Store.create(tmp_path / "cups", cups.EMBODIMENT, cups.TRUTH)
-    games.append(cups.collect(8, 24, 0))
-    few = PhysicsSettings(steps=2, batch=2)
+    games.append(cups.collect(8, 32, 0))
+    few = PhysicsSettings(steps=2, batch=2, retained_batch=2)
     model = checkpoint.load(train(physics([lived, games], 0, few), tmp_path / "both"))
     assert isinstance(model, RecurrentJEPA)
     assert model.lives == ("cups", "physics")
-    assert model.config.heads == 4
     last = set(read_metrics(tmp_path / "both")[-1])
-    assert {"cups/prediction", "cups/behind", "physics/prediction", "physics/stands"} <= last
+    assert {"cups/told", "cups/prediction", "cups/behind", "physics/prediction", "physics/stands"} <= last
     assert "cups/stands" not in last, "screens were put before cups"
 
 

@@ -8,20 +8,19 @@ import torch
 
 from ami.evaluation.films import passive
 from ami.models import contract
-from ami.models.recurrent import RecurrentJEPA, sized
-from ami.nn.grid import GridMemory
+from ami.models.recurrent import RecurrentConfig, RecurrentJEPA, sized
 from ami.objectives.foresight import Foresight, ForesightSettings, screened
-from ami.objectives.retention import Retention, looked
+from ami.objectives.retention import Retention, looked, told_apart
 from ami.types import Belief, Clip, Embodiment, Latent
 from ami.worlds.violations import EMBODIMENT, experience
 
 BODY = replace(EMBODIMENT, action_mean=(0.0, 0.0), action_std=(0.2, 0.2))
 
 
-def model(seed: int = 0, heads: int = 0) -> RecurrentJEPA:
+def model(seed: int = 0) -> RecurrentJEPA:
     """Untrained, but no longer expecting that nothing changes."""
     torch.manual_seed(seed)
-    made = RecurrentJEPA(sized({BODY.name: BODY, "film": Embodiment("film", 0.1)}, heads=heads))
+    made = RecurrentJEPA(sized({BODY.name: BODY, "film": Embodiment("film", 0.1)}))
     with torch.no_grad():
         for parameter in made.memory.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -83,26 +82,6 @@ def test_a_belief_is_a_value_and_costs_the_same_at_any_age(clip: Clip) -> None:
     assert on.recurrent.shape == begun.recurrent.shape
 
 
-def test_what_a_cell_sends_arrives_and_nothing_is_lost_or_doubled() -> None:
-    memory = GridMemory(dim=4, memory=6, width=8, heads=2)
-    held = torch.zeros(1, 6, 8, 8)
-    held[0, :, 3, 4] = torch.arange(1.0, 7.0)
-    whither = torch.randn(1, 18, 8, 8, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(memory._sent(held, whither).sum((2, 3)), held.sum((2, 3)))
-    for head, place in ((0, 5), (1, 3)):  # of nine, row by row: to the right, to the left
-        whither[:, 9 * head + place] = 99.0
-    sent = memory._sent(held, whither)
-    torch.testing.assert_close(sent[0, :3, 3, 5], held[0, :3, 3, 4])
-    torch.testing.assert_close(sent[0, 3:, 3, 3], held[0, 3:, 3, 4])
-    assert sent[0, :, 3, 4].abs().max() < 1e-6
-    with pytest.raises(ValueError, match="choose a divisor"):
-        GridMemory(dim=4, memory=6, width=8, heads=4)
-
-
-def test_a_memory_that_is_sent_about_keeps_the_contract(clip: Clip) -> None:
-    contract.check(model(heads=4), clip.between(0, 8))
-
-
 def test_screens_cover_some_films_and_leave_the_rest_as_they_are(clip: Clip) -> None:
     assert clip.video is not None
     many = clip.video.repeat(16, 1, 1, 1, 1, 1)
@@ -143,7 +122,7 @@ def test_eyes_are_closed_through_whole_acts_and_only_then() -> None:
 
 def test_what_an_act_shows_is_asked_of_the_memory(clip: Clip) -> None:
     torch.manual_seed(0)
-    made, objective = RecurrentJEPA(sized({BODY.name: BODY}, heads=4)), Retention()
+    made, objective = RecurrentJEPA(sized({BODY.name: BODY})), Retention()
     optimiser = torch.optim.Adam(made.parameters(), 3e-3)
     short, first = clip.between(0, 8), None
     for _ in range(15):
@@ -157,6 +136,68 @@ def test_what_an_act_shows_is_asked_of_the_memory(clip: Clip) -> None:
         assert losses[name] < first[name], name
     with pytest.raises(ValueError, match="told by actions"):
         objective.losses(made, replace(short, actions=None), torch.Generator())
+
+
+LAMPS = Embodiment("lamps", 0.1, (0.0,), (1.0,), action_mean=(0.3,), action_std=(0.4,))
+
+
+def lamps(films: int, seed: int) -> Clip:
+    """One of four lamps is lit, then all is dark for some steps, then an act shows which it was; and again."""
+    rng = np.random.default_rng(seed)
+    video, acts = np.full((films, 12, 16, 16, 3), 90, np.uint8), np.zeros((films, 11, 1), np.float32)
+    for film in range(films):
+        for first, lamp in zip((0, 6), rng.permutation(4)[:2], strict=True):
+            row, column = divmod(int(lamp), 2)
+            for step in (first, first + 5):
+                video[film, step, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8] = 250
+        acts[film, [4, 10]] = 1.0
+    pictures = torch.from_numpy(video).movedim(-1, 2)[:, :, None].contiguous()
+    return Clip(LAMPS.name, torch.arange(12).expand(films, -1) * 0.1, pictures, actions=torch.from_numpy(acts))
+
+
+def test_what_an_act_will_show_is_learned_by_who_remembers_and_by_nobody_else() -> None:
+    torch.manual_seed(0)
+    small = RecurrentConfig(embodiments={LAMPS.name: LAMPS}, picture=16, stem=16, dim=8, memory=8, width=32)
+    made, objective = RecurrentJEPA(small), Retention()
+    optimiser = torch.optim.Adam(made.parameters(), 1e-2)
+    for step in range(80):
+        losses = objective.losses(made, lamps(32, step), torch.Generator().manual_seed(step))
+        optimiser.zero_grad()
+        sum(losses.values(), torch.zeros(())).backward()
+        optimiser.step()
+    fresh = lamps(64, 999)
+    with torch.no_grad():
+        seen = made.eval().encode(fresh)
+        belief = made.believe(None, seen.between(0, 5), fresh.actions[:, :4], LAMPS.name)
+        last = made.believe(None, seen.between(4, 5), None, LAMPS.name)
+        came, other = (seen.values[:, step : step + 1] for step in (5, 11))  # which lamp it was, and which it was later
+
+        def surer(held: Belief) -> float:
+            """The share of films in which what came surprises less than what will be shown by the next act."""
+            done = fresh.actions[:, 4:5]
+            first, second = (made.energy(held, done, Latent(each, fresh.times[:, 5:6])) for each in (came, other))
+            return float((first < second).float().mean())
+
+        assert surer(belief) > 0.95
+        assert 0.25 < surer(last) < 0.75, "it can be told without a memory"
+        assert belief.recurrent is not None
+        assert surer(replace(belief, recurrent=belief.recurrent.roll(1, 0))) < 0.8
+
+
+def test_an_act_is_told_apart_by_what_differs_and_by_nothing_else() -> None:
+    came = torch.zeros(1, 4, 2, 3)  # four steps, two cells; the second looks the same in both acts
+    came[0, 1, 0], came[0, 3, 0] = 1.0, -1.0
+    acts = torch.tensor([[False, True, False, True]])
+    assert told_apart(torch.zeros_like(came), came, acts, 0.3) == pytest.approx(0.0, abs=1e-6)
+    assert told_apart(came, came, acts, 0.3) == pytest.approx(-np.log(2), abs=1e-3)
+    assert told_apart(-came, came, acts, 0.3) > 5.0
+    assert told_apart(came + 7.0, came + 7.0, acts, 0.3) == pytest.approx(-np.log(2), abs=1e-3)
+    expected = torch.randn(2, 4, 2, 3, requires_grad=True)
+    told_apart(expected, came.expand(2, -1, -1, -1), torch.cat([acts, acts & False]), 0.3).backward()
+    assert expected.grad is not None
+    assert expected.grad[0, acts[0], 0].abs().min() > 0
+    assert (expected.grad[1] == 0).all()
+    assert (expected.grad[0, ~acts[0]] == 0).all()
 
 
 def test_what_does_not_fit_is_refused_in_a_sentence(clip: Clip) -> None:

@@ -85,6 +85,15 @@ def test_films_for_training_have_their_truth():
         cups.collect(1, 3)
 
 
+def test_in_films_for_training_all_cups_go_up_while_nothing_moves_or_else_more_than_a_ball_would_tell_acts_apart():
+    for film in cups.collect(12, 60, seed=7):
+        acts = 1 + np.flatnonzero(film.actions[:, 0])
+        assert len(acts) > 3
+        pictures = film.video[acts].astype(int)
+        moved = (np.abs(pictures - np.median(pictures, 0)).max(-1) > 0).sum((1, 2))
+        assert moved.max() < 120  # px: two balls
+
+
 def test_games_differ_in_what_is_under_which_cup_and_in_nothing_else():
     asked = games(30, 2, np.random.default_rng(5))
     futures = asked.futures.astype(int)

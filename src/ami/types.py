@@ -235,8 +235,8 @@ class WorldModel(nn.Module):
 
     def recognise(
         self, belief: Belief, poses: Float[Tensor, "batch view pose"], seen: Latent
-    ) -> Float[Tensor, "batch view"]:
-        """How badly each view of ``seen`` fits its pose; small = as expected. In units of the model's own."""
+    ) -> Float[Tensor, "batch seen"]:
+        """How badly each view of ``seen`` fits its pose, in the model's own unit; several for a pose lie together."""
         raise ValueError(f"this model has not learned where things are for '{belief.embodiment}'; see its `places`")
 
     def remind(self, belief: Belief, poses: Float[Tensor, "batch view pose"], seen: Latent) -> Belief:

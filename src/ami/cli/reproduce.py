@@ -31,7 +31,7 @@ CAPABILITIES = {
     "plan": replace(_ROOMS, settings=PLAN, **_WALLS, suite="plan", with_films="plan"),
     "video": replace(_NOTHING, recipe="video", settings=VIDEO, drawn=3000, suite="films", with_films="video"),
     "reason": replace(_NOTHING, recipe="physics", settings=PHYSICS, physics=9000, suite="reason", with_films="reason"),
-    "memory": replace(_NOTHING, recipe="places", settings=PLACES, mazes=600, suite="recall", with_films="recall"),
+    "memory": replace(_NOTHING, recipe="places", settings=PLACES, mazes=800, suite="recall", with_films="recall"),
 }
 
 

@@ -77,7 +77,7 @@ class Walked:
     ) -> dict[str, Float[np.ndarray, "k view answer"]]:
         shape = *poses.shape[:2], len(answers)
         seen = self.perceive(np.stack(answers, 2).reshape(len(poses), -1, *answers[0].shape[2:]))
-        asked = self.from_start(rows, poses).repeat_interleave(len(answers), 1)
+        asked = self.from_start(rows, poses)
         index, belief = torch.from_numpy(rows), self._belief()
         found = {"model": self.model.recognise(belief.rows(index), asked, seen)}
         found["another walk"] = self.model.recognise(belief.rows((index + 1) % len(belief)), asked, seen)
@@ -85,7 +85,7 @@ class Walked:
         apart = between(since.expand(*poses.shape[:2], -1), torch.from_numpy(poses).float())
         short = self._short(index)
         here = self.model.where(short)[:, None].expand_as(apart)
-        found["window"] = self.model.recognise(short, moved(here, apart).repeat_interleave(len(answers), 1), seen)
+        found["window"] = self.model.recognise(short, moved(here, apart), seen)
         found["nearest view"] = self._nearest(index, asked, seen)
         return {who: each.view(shape).numpy() for who, each in found.items()}
 
@@ -109,7 +109,7 @@ class Walked:
         for row, views, tokens in zip(index.tolist(), asked, seen.values, strict=True):
             past = self.believed[row, : self.now + 1]
             apart = between(views[:, None].expand(-1, len(past), -1), past.expand(len(views), -1, -1))
-            closest = (apart / near).square().sum(-1).argmin(1)
+            closest = (apart / near).square().sum(-1).argmin(1).repeat_interleave(len(tokens) // len(views))
             found.append((self.tokens[row, closest] - tokens).square().mean((1, 2)))
         return torch.stack(found)
 

@@ -112,7 +112,7 @@ class Mind(WorldModel):
 
     def recognise(
         self, belief: Belief, poses: Float[Tensor, "batch view pose"], seen: Latent
-    ) -> Float[Tensor, "batch view"]:
+    ) -> Float[Tensor, "batch seen"]:
         """As its part does."""
         return self.part(belief.embodiment).recognise(belief, poses, seen)
 

@@ -20,6 +20,7 @@ _CHUNK = 256  # pictures at a time
 _FLOOR = 0.05  # of a token's variance: an error is never expected to be so small that less would surprise
 _NUDGE = (0.06, 0.06, 0.04)  # metres, metres, radians: by so much a pose is moved to see how the view changes
 _ALIKE = 24.0  # numbers of a view that err together: what one of them says is not said so often
+_STRAY = 0.02  # metres, metres, radians: no step is surer than this, or a filter that was once wrong stays so
 _MOST = (0.15, 0.15, 0.12)  # metres, metres, radians: no look corrects a pose by more
 
 
@@ -71,9 +72,8 @@ class PlacesJEPA(WorldModel):
         self.viewer = Viewer(
             dim=config.dim, told=self.memory.told, width=config.width, reach=config.reach, spacing=config.spacing
         )
-        seen = self.columns * (config.dim + 1)
         self.strides = nn.ModuleDict(
-            {name: Stride(seen, config.embodiments[name].action_dim, 2 * config.width) for name in names}
+            {name: Stride(self.columns, config.embodiments[name].action_dim, 2 * config.width) for name in names}
         )
 
     def encode(self, clip: Clip) -> Latent:
@@ -140,18 +140,23 @@ class PlacesJEPA(WorldModel):
         return Latent(self._view(self._held(belief).places, poses)[0], times)
 
     def free(self, belief: Belief, points: Float[Tensor, "batch point 2"]) -> Float[Tensor, "batch point"]:
-        """How often a point in the plane was seen to be open, of all times that it was seen."""
+        """How likely a point in the plane is not to stand in the way, from the side from which it most does."""
         self.known(belief.embodiment)
-        held = self._held(belief)
-        found = self.memory.read(held.places, points, points[..., 0])  # from any side: whether it is shut is one fact
-        return 0.5 + found[..., -1] * (0.5 - found[..., 0])
+        places, sides = self._held(belief).places, torch.arange(4) * (torch.pi / 2)
+        told = [self.memory.read(places, points, side.to(points).expand(points.shape[:-1])) for side in sides]
+        blocked = torch.stack([self.viewer.blocked(each) for each in told]).amax(0).sigmoid()
+        return 0.5 + told[0][..., -1] * (0.5 - blocked)
 
     def recognise(
         self, belief: Belief, poses: Float[Tensor, "batch view 3"], seen: Latent
-    ) -> Float[Tensor, "batch view"]:
+    ) -> Float[Tensor, "batch seen"]:
         """How badly what is seen fits each pose: as :meth:`energy`, for views in place of steps."""
         self.known(belief.embodiment)
-        tokens, doubt = self._view(self._held(belief).places, poses)
+        each, over = divmod(seen.steps, poses.shape[1])
+        if over or not each:
+            raise ValueError(f"{seen.steps} views cannot be as many for each of {poses.shape[1]} poses")
+        expected = self._view(self._held(belief).places, poses)
+        tokens, doubt = (part.repeat_interleave(each, 1) for part in expected)
         return _misfit(tokens, doubt, seen.values)
 
     def remind(self, belief: Belief, poses: Float[Tensor, "batch view 3"], seen: Latent) -> Belief:
@@ -172,8 +177,7 @@ class PlacesJEPA(WorldModel):
         """The step that an action makes where ``tokens`` are seen, and the logarithm of its expected squared error."""
         body = self.embodiments[name]
         mean, std = (tokens.new_tensor(each) for each in (body.action_mean, body.action_std))
-        told = torch.cat([tokens, self.far(tokens)[..., None]], -1).flatten(1)
-        return cast(Stride, self.strides[name])(told, (action - mean) / std)
+        return cast(Stride, self.strides[name])(self.far(tokens), (action - mean) / std)
 
     def _step(self, held: Held, name: str, tokens: Tensor, action: Tensor) -> Held:
         """Where an action leads, not having looked."""
@@ -185,7 +189,7 @@ class PlacesJEPA(WorldModel):
         apart = pose - held.pose
         drift = torch.diag_embed(torch.ones_like(pose))
         drift = torch.cat([drift[..., :2], torch.stack([-apart[:, 1], apart[:, 0], one], -1)[..., None]], -1)
-        noise = turned @ torch.diag_embed(doubt.exp()) @ turned.mT
+        noise = turned @ torch.diag_embed(doubt.exp() + _STRAY**2) @ turned.mT
         return Held(held.places, pose, drift @ held.spread @ drift.mT + noise)
 
     def _look(self, held: Held, tokens: Float[Tensor, "rows column dim"]) -> Held:

@@ -31,7 +31,6 @@ class RecurrentConfig(BaseModel):
     dim: int = Field(32, ge=2, description="numbers in a token")
     memory: int = Field(64, ge=2, description="numbers held in each cell, out of sight")
     width: int = Field(128, ge=8, description="of the layers of the memory")
-    heads: int = Field(0, ge=0, description="parts of the memory that cells send to their neighbours; 0: all stays")
 
 
 class Lived(NamedTuple):
@@ -58,7 +57,7 @@ class RecurrentJEPA(WorldModel):
         self.lives = names = tuple(sorted(config.embodiments))
         self.stem = GridStem(config.stem, config.dim)
         self.norm = EmbodimentNorm(names, config.dim)
-        self.memory = GridMemory(dim=config.dim, memory=config.memory, width=config.width, heads=config.heads)
+        self.memory = GridMemory(dim=config.dim, memory=config.memory, width=config.width)
         self.doors = nn.ModuleDict(
             {
                 name: ActionDoor(
@@ -186,15 +185,13 @@ def _tokens(grid: Grid) -> Float[Tensor, "batch tokens channel"]:
     return grid.permute(0, 2, 3, 1).flatten(1, 2)
 
 
-def sized(
-    embodiments: Mapping[str, Embodiment], size: str = "baby", picture: int = 64, heads: int = 0
-) -> RecurrentConfig:
+def sized(embodiments: Mapping[str, Embodiment], size: str = "baby", picture: int = 64) -> RecurrentConfig:
     """The settings of one size: ``baby``, ``tiny`` or ``small``."""
     if size not in _SIZES:
         raise ValueError(f"there is no recurrent JEPA of size '{size}'; choose one of {', '.join(_SIZES)}")
     stem, dim, memory, width = _SIZES[size]
     return RecurrentConfig(
-        embodiments=dict(embodiments), picture=picture, stem=stem, dim=dim, memory=memory, width=width, heads=heads
+        embodiments=dict(embodiments), picture=picture, stem=stem, dim=dim, memory=memory, width=width
     )
 
 

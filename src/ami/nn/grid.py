@@ -7,10 +7,8 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
-from torch.nn import functional
 
 CELL = 8  # px on a side of what one token stands for
-_NEAR = (0.0, 0.0, 0.0, 0.0, 2.5, 0.0, 0.0, 0.0, 0.0)  # how much an untrained cell sends to whom: most to itself
 _LEAST, _MOST = -8.0, 8.0  # of a logarithmic variance
 
 Grid = Float[Tensor, "batch channel row column"]  # channels last in memory: a convolution is then one matrix product
@@ -56,20 +54,13 @@ class GridMemory(nn.Module):
     while nobody looks, which every film teaches. Sources: Kalman 1960 (prediction and correction); Shi et al.
     2015, "Convolutional LSTM network"; Ballas et al. 2016 (gated, on grids); Wang and Adelson 1994, "Representing
     moving images with layers".
-
-    With ``heads``, each cell says for each head, a part of the channels, where what it holds goes before that: to
-    itself or its neighbours, in shares that add up to one. So nothing that is held is lost or doubled on its way, and
-    what is under a cup can go along with it. Source: Finn et al. 2016, "Unsupervised learning for physical interaction
-    through video prediction" (section 3: kernels that add up to one; there of pixels, and drawn in, not sent out).
     """
 
     layers = 2
 
-    def __init__(self, *, dim: int, memory: int, width: int, heads: int = 0) -> None:
+    def __init__(self, *, dim: int, memory: int, width: int) -> None:
         super().__init__()
-        if heads and memory % heads:
-            raise ValueError(f"a memory of {memory} numbers cannot be shared by {heads} heads; choose a divisor of it")
-        self.dim, self.memory, self.heads = dim, memory, heads
+        self.dim, self.memory = dim, memory
         both = self.layers * dim
         self.trust = nn.Conv2d(dim + both + memory, width // 4, 3, 1, 1)
         self.gains = nn.Conv2d(width // 4, self.layers, 1)
@@ -81,12 +72,8 @@ class GridMemory(nn.Module):
         for last in (self.change, self.doubt):
             nn.init.zeros_(last.weight)
         self.gains.bias = nn.Parameter(torch.full((self.layers,), 2.0))  # an untrained memory believes what it sees
-        slow = torch.linspace(-1.0, -5.0, memory) if heads else torch.full((memory,), -1.0)
+        slow = torch.full((memory,), -1.0)
         self.gates.bias = nn.Parameter(torch.cat([slow, torch.zeros(memory)]))  # and is slow
-        self.whither = nn.Conv2d(width, len(_NEAR) * heads, 1) if heads else None
-        if self.whither is not None:
-            nn.init.normal_(self.whither.weight, std=0.02)
-            self.whither.bias = nn.Parameter(torch.tensor(_NEAR).repeat(heads))
 
     def begin(self, seen: Grid) -> Held:
         """Before anything but the first picture was seen."""
@@ -125,19 +112,9 @@ class GridMemory(nn.Module):
 
     def _hold(self, held: Held, now: Grid, news: Grid, condition: Float[Tensor, "batch width"]) -> Held:
         hidden = self.hear(_beside(now[:, -self.dim :], news, held.memory)) + condition[:, :, None, None]
-        hidden = torch.relu(hidden)
-        forget, new = self.gates(hidden).float().chunk(2, 1)
+        forget, new = self.gates(torch.relu(hidden)).float().chunk(2, 1)
         forget = torch.sigmoid(forget)
-        kept = held.memory if self.whither is None else self._sent(held.memory, self.whither(hidden))
-        return Held((1 - forget) * kept + forget * torch.tanh(new), now)
-
-    def _sent(self, memory: Grid, whither: Grid) -> Grid:
-        """Every cell's memory where it sends it; what would leave the grid is gone."""
-        batch, _, height, width = memory.shape
-        shares = whither.float().view(batch, self.heads, 1, len(_NEAR), -1).softmax(3)
-        sent = memory.float().reshape(batch, self.heads, -1, 1, height * width) * shares
-        found = functional.fold(sent.reshape(batch, -1, height * width), (height, width), 3, padding=1)
-        return found.contiguous(memory_format=torch.channels_last)
+        return Held((1 - forget) * held.memory + forget * torch.tanh(new), now)
 
 
 def _beside(*grids: Grid) -> Grid:

@@ -194,6 +194,10 @@ class Viewer(nn.Module):
         self.mixed = nn.Conv1d(width, width, 3, 1, 1)
         self.out = nn.Linear(width, dim + 1)
 
+    def blocked(self, told: Float[Tensor, "*rows told"]) -> Float[Tensor, "*rows"]:
+        """Whether a place of which this was read stands in the way of a view: the logarithm of the odds."""
+        return self.blocks(told)[..., 0].float() + self.likely[0] * told[..., 0] + self.likely[1]
+
     def forward(
         self, memory: PlaceMemory, places: Places, pose: Float[Tensor, "rows view 3"], columns: int, half: float
     ) -> tuple[
@@ -204,7 +208,7 @@ class Viewer(nn.Module):
         toward = bearings(pose, columns, half)[..., None].expand(points.shape[:-1])
         told = memory.read(places, points.flatten(1, 3), toward.flatten(1, 3))
         told = told.view(*points.shape[:-1], -1).flatten(0, 1)
-        blocks = self.blocks(told)[..., 0].float() + self.likely[0] * told[..., 0] + self.likely[1]
+        blocks = self.blocked(told)
         shut, passed = functional.logsigmoid(blocks), functional.logsigmoid(-blocks).cumsum(-1)
         stops = torch.exp(shut + functional.pad(passed[..., :-1], (1, 0)))
         left = 1 - stops.sum(-1, keepdim=True)
@@ -238,18 +242,19 @@ def bearings(pose: Float[Tensor, "rows view 3"], columns: int, half: float) -> F
 
 
 class Stride(nn.Module):
-    """The step that an action makes where this is seen, and the logarithm of its expected squared error."""
+    """The step that an action makes with such things in the way, and the logarithm of its expected squared error."""
 
-    def __init__(self, seen: int, action: int, width: int) -> None:
+    def __init__(self, columns: int, action: int, width: int) -> None:
         super().__init__()
-        self.seen = nn.Linear(seen + action, width)
+        self.met = nn.Sequential(nn.Linear(columns + action, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
         self.meant = nn.Linear(action, width)
         self.out = nn.Linear(2 * width, 6)
         nn.init.zeros_(self.out.weight)
         self.out.bias = nn.Parameter(torch.tensor([0.0, 0.0, 0.0, -4.0, -4.0, -4.0]))
 
-    def forward(self, seen: Float[Tensor, "rows seen"], action: Float[Tensor, "rows action"]) -> tuple[Step, Step]:
-        """In metres and radians."""
-        parts = torch.relu(self.seen(torch.cat([seen, action], -1))), torch.relu(self.meant(action))
+    def forward(self, far: Float[Tensor, "rows columns"], action: Float[Tensor, "rows action"]) -> tuple[Step, Step]:
+        """In metres and radians; ``far`` is the logarithm of metres."""
+        near = torch.exp(-far) / 3  # a wall that can be touched is near one, and those farther away hardly differ
+        parts = self.met(torch.cat([near, action], -1)), torch.relu(self.meant(action))
         step, doubt = self.out(torch.cat(parts, -1)).float().split(3, -1)
         return step, doubt.clamp(-14.0, 2.0)

@@ -17,6 +17,7 @@ from ami.objectives.regularizers import covariance
 from ami.types import Clip, Objective, WorldModel
 
 _NEAREST = 0.05  # metres
+_LENGTH = 10.0  # one over metres or radians: by this an expected error makes the weight of its step
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class RevisitSettings:
     sharp: float = 0.2  # temperature of that
     doubt: float = 0.05  # error of the expected error, in logarithms; it teaches nothing else
     depth: float = 1.0  # error of the depth perceived, in logarithms
-    stride: float = 0.1  # likelihood of the steps made
+    stride: float = 0.1  # likelihood of the steps made, weighed by their expected error
     covariance: float = 0.4
     precision: Literal["fp32", "bf16"] = "fp32"  # of the encoder
 
@@ -46,7 +47,8 @@ class Revisits(Objective):
     was seen before can be told, so a column counts by how much is known of the place that it shows.
 
     It pays for retention and for nothing else: there is no loss on the next step. Sources: Eslami et al. 2018,
-    "Neural scene representation and rendering" (views by pose); van den Oord et al. 2018 (which of them it was).
+    "Neural scene representation and rendering" (views by pose); van den Oord et al. 2018 (which of them it was);
+    Seitzer et al. 2022, "On the pitfalls of heteroscedastic uncertainty estimation", equation 7 (steps, with beta 0.5).
     """
 
     def __init__(self, settings: RevisitSettings | None = None) -> None:
@@ -65,10 +67,11 @@ class Revisits(Objective):
         walked = between(pose[:, :1].expand_as(pose), pose)
         far = model.far(tokens)
         step, doubt = model.stride(clip.embodiment, tokens[:, :-1].detach().flatten(0, 1), clip.actions.flatten(0, 1))
-        made = between(pose[:, :-1], pose[:, 1:]).flatten(0, 1)
+        missed = (step - between(pose[:, :-1], pose[:, 1:]).flatten(0, 1)).square()
+        apart = _LENGTH * torch.exp(doubt.detach() / 2)  # or what surprises, a wall in the way, is hardly learned
         losses = {
             "depth": weigh.depth * _apart(far, true).mean(),
-            "stride": weigh.stride * ((step - made).square() * torch.exp(-doubt) + doubt).mean(),
+            "stride": weigh.stride * (apart * (missed * torch.exp(-doubt) + doubt)).mean(),
             "covariance": weigh.covariance * covariance(tokens.flatten(0, 2)),
         }
         until = int(steps * (weigh.least + (1 - weigh.least) * 0.9 * float(torch.rand((), generator=generator))))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.interpolate import RegularGridInterpolator
 from scipy.ndimage import maximum_filter
 from scipy.sparse import coo_matrix
@@ -23,13 +23,16 @@ class Routes:
     """How far it is to a goal from everywhere near it, by shortest ways over a lattice of places.
 
     A metre through what is believed to be shut costs ``shut`` metres more, so a way is found even where nothing open
-    is known. Source: Dijkstra 1959.
+    is known. Who is ``near`` the goal has arrived, if nothing but the thing itself is believed to stand between: so
+    no way ends on the other side of a wall. Source: Dijkstra 1959.
     """
 
     spacing: float = 0.1  # metres between the points of the lattice
     body: float = 0.2  # metres that must be open all round
     reach: float = 7.5  # metres from the goal to the lattice's sides
-    shut: float = 30.0
+    shut: float = 100.0
+    near: float = 0.5  # metres
+    thing: float = 0.25  # metres about the goal that may be shut, for something is there
 
     def to(self, goal: Float[Tensor, "2"], openness: Openness) -> Field:
         """The distances to ``goal`` (m), from all places within reach."""
@@ -49,9 +52,27 @@ class Routes:
             ends.append(cell[other].ravel())
             costs.append((price[one] + price[other]).ravel() / 2 * far * self.spacing)
         start, end, cost = (np.concatenate(each) for each in (starts, ends, costs))
-        graph = coo_matrix((cost, (start, end)), shape=(side * side, side * side))
-        distance = dijkstra(graph.tocsr(), directed=False, indices=side * side // 2).reshape(side, side)
+        arrived, left = self._arrived(np.stack([x.ravel(), y.ravel()], -1), goal.numpy(), openness)
+        goal_cell = side * side  # one more than there are places: all that have arrived lead on to it
+        start, end = np.append(start, arrived), np.append(end, np.full(len(arrived), goal_cell))
+        graph = coo_matrix((np.append(cost, left), (start, end)), shape=(goal_cell + 1, goal_cell + 1))
+        distance = dijkstra(graph.tocsr(), directed=False, indices=goal_cell)[:-1].reshape(side, side)
         return Field(RegularGridInterpolator((x[:, 0], y[0]), distance, bounds_error=False, fill_value=np.inf))
+
+    def _arrived(
+        self, places: Float[np.ndarray, "place 2"], goal: Float[np.ndarray, "2"], openness: Openness
+    ) -> tuple[Int[np.ndarray, "near"], Float[np.ndarray, "near"]]:
+        """The places that are near the goal with nothing in between, and how far it still is, metres."""
+        apart = places - goal
+        far = np.linalg.norm(apart, axis=-1)
+        near = np.nonzero(far <= self.near)[0]
+        apart, far = apart[near, None], far[near]
+        rest = (1 - self.thing / far.clip(self.thing))[:, None, None]
+        line = goal + apart * (1 - rest * np.linspace(0, 1, 8)[:, None])
+        open_ = openness(torch.from_numpy(line.reshape(-1, 2)).float()).view(len(near), -1).amin(1).numpy() > 0.5
+        if not open_.any():  # nothing open is known there
+            return near[far.argmin() :][:1], np.zeros(1)
+        return near[open_], far[open_]
 
 
 @dataclass(frozen=True)

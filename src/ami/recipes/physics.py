@@ -31,7 +31,8 @@ class PhysicsSettings:
     objective: ForesightSettings = field(default_factory=ForesightSettings)
     retains: tuple[str, ...] = ("cups",)  # embodiments whose acts bring to light what was out of sight
     retention: RetentionSettings = field(default_factory=RetentionSettings)  # and how they are lived through
-    heads: int = 4  # of a memory that goes where it is sent, if there are any of these; otherwise it stays
+    retained_clip: int = 32  # steps in a clip of theirs: so many that something was hidden, moved and shown again
+    retained_batch: int = 32  # clips
     optimisation: Optimisation = field(default_factory=lambda: Optimisation(rate=3e-3, warmup=50))
 
 
@@ -47,10 +48,15 @@ def physics(stores: Sequence[Store], seed: int = 0, settings: PhysicsSettings = 
     retention = replace(settings.retention, precision=precision)
     retains = [name for name in found if name in settings.retains]
     split = parted(found)
-    config = sized(split.bodies, settings.size, settings.picture, settings.heads if retains else 0)
-    sources = [
-        Source(store, settings.clip, settings.batch, episodes=split.train[name]) for name, store in found.items()
-    ]
+    config = sized(split.bodies, settings.size, settings.picture)
+
+    def source(name: str) -> Source:
+        shape = (
+            (settings.retained_clip, settings.retained_batch) if name in retains else (settings.clip, settings.batch)
+        )
+        return Source(found[name], *shape, episodes=split.train[name])
+
+    sources = [source(name) for name in found]
 
     def build() -> RecurrentJEPA:
         with drawn_from(seed):

@@ -2,9 +2,9 @@
 
 Seen from the front and above, in pixels of the 64 x 64 view (x to the right, y down) and frames of 0.1 s. A film is a
 row of *events* after one another: a rest, a swap of two cups, of which the nearer passes before the other and before
-whatever it passes, a lift of all cups, or a peek under one. In films for training all cups go up for single frames
-too, whatever else goes on: a *glimpse* of how things stand. The ball goes with its cup. What is done is told as an
-action: 1 at each frame at which all cups are up. A peek is not announced.
+whatever it passes, a lift of all cups, or a peek under one. In films for training every other event is a rest, and
+all cups go up for single frames of it: a *glimpse* of how things stand. The ball goes with its cup. What is done is
+told as an action: 1 at each frame at which all cups are up. A peek is not announced.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from ami.types import Embodiment
 from ami.worlds.drawing import OUTLINES, draw_boxes, draw_shapes, textures
 
 SIZE = 64  # px on a side
-FRAMES = 48
+FRAMES = 32
 CUPS = 3
 EMBODIMENT = Embodiment("cups", step_seconds=0.1, low=(0.0,), high=(1.0,))
 TRUTH = ("ball_x", "ball_y", "place", "hidden", "swaps", "age")  # place: from the left; the last two: since last seen
 
 REST, SWAP, LIFT, PEEK = range(4)
-_CHANCES = np.array([0.15, 0.65, 0.10, 0.10])  # of each kind of event after the first, which shows the ball
+_CHANCES = np.array([0.08, 0.82, 0.05, 0.05])  # of each kind of event between two rests
 _PACE = 3.0, 5.0  # px per frame, the mean over a swap
 _RESTS = 1, 5  # frames; the upper bound, as everywhere below, is not reached
 _HELD = 1, 4  # frames for which a cup is held up
 _UP = 2, 4  # frames that it takes to be peeked under, and again to come down
 _OUTLINE = 0.6  # as light as the rest of a cup
 _SETTLED = 3  # frames at least between the ball's going out of sight and the first swap of a game
-_GLIMPSES = 0.25  # share of the frames at which all cups are up, in the films that training sees
+_GLIMPSES = 0.5  # share of the frames of a rest at which all cups are up, in the films that training sees
 _AWAY = -99.0  # px, out of the view
 _CHUNK = 16
 _SHAPES = tuple(OUTLINES).index
@@ -70,7 +70,7 @@ class Play:
     frames: Int[np.ndarray, "films events"]  # how long it takes
     up: Int[np.ndarray, "films events"]  # of these, how many a peeked cup takes to go up, and to come down
     ball: Int[np.ndarray, "films"]  # the place of the cup that gets the ball
-    glimpses: Bool[np.ndarray, "films frames"] | None = None  # when all cups are up, whatever else goes on
+    glimpses: Bool[np.ndarray, "films frames"] | None = None  # when all cups are up, if nothing else goes on
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,9 @@ def course(table: Table, plays: Play, frames: int) -> Course:
     first = was == pair[..., :1]
     aside = np.where(first, 1.0, -0.8) * (was != becomes) * table.aside[:, None, None]
     depth = table.floor[:, None, None] + aside * np.sin(np.pi * phase)
-    lifted = kind == LIFT if plays.glimpses is None else (kind == LIFT) | plays.glimpses
+    lifted = kind == LIFT
+    if plays.glimpses is not None:
+        lifted = lifted | (plays.glimpses & (kind == REST))
     peeked = np.clip(np.minimum(since + 1, left) / up, 0.0, 1.0) * (kind == PEEK)
     raised = table.high[:, None, None] * np.maximum(peeked[..., None] * first, lifted[..., None])
     mine = rows, now, plays.ball[:, None]
@@ -204,7 +206,8 @@ def collect(count: int, frames: int = FRAMES, seed: int = 0) -> list[Episode]:
         raise ValueError(f"{count} films of {frames} frames were asked for; at least 1 of 12 can be drawn")
     rng = np.random.default_rng(seed)
     table = lay(count, rng)
-    kind = rng.choice(4, (count, frames // 2), p=_CHANCES)
+    kind = np.full((count, frames), REST)
+    kind[:, 2::2] = rng.choice(4, kind[:, 2::2].shape, p=_CHANCES)
     kind[:, 0] = PEEK
     plays = replace(play(table, kind, rng), glimpses=rng.random((count, frames)) < _GLIMPSES)
     runs = course(table, plays, frames)

@@ -14,7 +14,8 @@ TRUTH = ("x", "y", "heading")  # metres, radians
 _OPEN = 0.3  # share of the walls left by the tree that are taken away
 _MARKERS, _POSTS = 0.6, 4  # markers for each cell; posts in a maze
 _LIGHT = 0.7, 1.2  # of a wall
-_LOOKS = 0.5  # chance to look round at a place that was gone to
+_LOOKS, _BUMPS = 0.5, 0.3  # chances to look round at a place that was gone to, and to walk straight on from there
+_ON = 6  # steps straight on, through the next opening or against a wall
 
 
 def sample(count: int, rng: np.random.Generator, wide: int = 5, high: int = 5, gate: bool = False) -> Mazes:
@@ -107,13 +108,14 @@ def walk(
     rng: np.random.Generator,
     within: Bool[np.ndarray, "batch cells"] | None = None,
 ) -> tuple[Float[np.ndarray, "batch steps+1 3"], Float[np.ndarray, "batch steps 2"]]:
-    """Go to one place ``within`` after another, by shortest ways, and look round at some: poses and actions between.
+    """Go to one place ``within`` after another, by shortest ways: poses, and the actions between them.
 
-    Where one has seldom been is gone to first.
+    Where one has seldom been is gone to first. At some places one looks round; from some one walks straight on, for
+    what a wall does to who walks against it has to be seen as well.
     """
     high, count, row = mazes.size[1], len(mazes), np.arange(len(mazes))
     following, pose = ways(mazes), start
-    target, spin = np.full(count, -1), np.zeros(count)
+    target, spin, on = np.full(count, -1), np.zeros(count), np.zeros(count)
     poses, actions, aim = [pose], [], rng.uniform(-0.12, 0.12, (count, 2))
     visits = np.zeros(following.shape[:2])
     for _ in range(steps):
@@ -121,11 +123,14 @@ def walk(
         centre = np.stack([cell // high, cell % high], 1) + 0.5 + aim
         there = (target == cell) & (np.abs(pose[:, :2] - centre).max(1) < 0.2)
         done = (there & (spin == 0)) | (target < 0) | ((target != cell) & (following[row, target, cell] < 0))
+        done &= on == 0
         visits[row, cell] += 0.1
         seldom = rng.random(visits.shape) - visits
         reachable = (following[row, :, cell] >= 0) & (True if within is None else within)
         target = np.where(done, np.where(reachable, seldom, -np.inf).argmax(1), target)
-        spin = np.where(done, np.where(rng.random(count) < _LOOKS, rng.choice([-14, 14], count), 0), spin)
+        chance = rng.random(count)
+        spin = np.where(done, np.where(chance < _LOOKS, rng.choice([-14, 14], count), 0), spin)
+        on = np.where(done & (chance > 1 - _BUMPS) & (within is None), _ON, on)
         aim = np.where(done[:, None], rng.uniform(-0.12, 0.12, (count, 2)), aim)
         onward = np.where(target == cell, cell, following[row, target, cell])
         goal = np.stack([onward // high, onward % high], 1) + 0.5 + aim
@@ -135,6 +140,7 @@ def walk(
         turn = np.where(round_, np.sign(spin) * 0.9, np.clip(off / TURN, -1, 1))
         ahead = np.where(round_ | (np.abs(off) > 0.9), 0.0, np.clip(np.hypot(*apart.T) / STRIDE, 0.2, 1))
         spin = np.where(round_, spin - np.sign(spin), spin)
+        turn, ahead, on = np.where(on > 0, 0.0, turn), np.where(on > 0, 1.0, ahead), np.maximum(on - 1, 0)
         action = np.clip(np.stack([ahead, turn], 1) + rng.normal(0, 0.12, (count, 2)), -1, 1).astype(np.float32)
         pose = mazes.move(pose, action, rng)
         poses.append(pose)

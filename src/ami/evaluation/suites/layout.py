@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from scipy.optimize import linear_sum_assignment
 
 from ami.evaluation.benchmark import Answer, Asking, Suite
 from ami.evaluation.statistics import bootstrap_mean, bootstrap_ratio, share_by_cluster
@@ -17,7 +18,7 @@ from ami.nn.places import between
 from ami.planning.routes import Routes, follow
 from ami.types import Interval, Result, WorldModel
 from ami.worlds import maze_walks
-from ami.worlds.maze import SIZE, STRIDE, TURN, Mazes, edges, with_edge
+from ami.worlds.maze import COLOURS, SIZE, STRIDE, TURN, Mazes, edges, with_edge
 
 _APART = 4_000_037
 _SEEN = 12  # columns, over all steps, in which a post was seen
@@ -47,14 +48,14 @@ class Layout:
             f"recall/walls, recall/objects: after one walk of {self.steps} steps through a maze of 5 x 5 cells, no "
             "pose told: of two pictures of each inner edge from both its sides, with a wall and without, the pair that "
             f"fits better; and of 100 places (4 in each cell) for each post seen in {_SEEN} columns or more, the one "
-            "at which pictures with it, from three poses in its cell, fit better than those without by most: how far "
-            "off it is, in cells.",
+            "at which pictures with it, from three poses in its cell, fit better than those of nothing and of a post "
+            "of any other colour by most, no two posts at one place: how far off it is, in cells.",
             "recall/loop-closure: at each step within 0.35 m and 30 degrees of one more than 100 steps before, the "
             "earlier step whose believed pose and latent are nearest must be within 0.5 m and 30 degrees of the true "
             "pose. 'latent' looks at latents alone, 'pose' at believed poses alone.",
-            f"recall/go-to: from where the walk ends, to within {self.near} m of a post in {self.budget} steps, by "
-            "shortest ways over what is believed to be open to where the post is believed to be; the share of those "
-            "that the same planner reaches that is told the walls, its pose and where the post is.",
+            f"recall/go-to: from where the walk ends, to within {self.near} m of each of those posts in {self.budget} "
+            "steps, by shortest ways over what is believed to be open to where the post is believed to be; the share "
+            "of those that the same planner reaches that is told the walls, its pose and where the post is.",
         )
 
     @torch.no_grad()
@@ -115,16 +116,20 @@ class Layout:
         toward = np.tile((_CORNERS - _CORNERS[::-1]) * _FROM[:, None], (1, len(cells), 1))  # (view spot 2)
         toward = toward / np.linalg.norm(toward, axis=-1, keepdims=True)
         poses = np.concatenate([spots - _BACK * toward, np.arctan2(toward[..., 1:], toward[..., :1])], -1)
+        poses = poses.swapaxes(0, 1)  # (spot view 3)
         found: dict[str, list[np.ndarray]] = {}
-        for each, which in zip(row.tolist(), post.tolist(), strict=True):
+        for each in np.unique(row).tolist():
             alone = walked.mazes.rows(np.full(len(spots), each))
-            nothing = replace(alone, posts=np.full((len(spots), 1, 2), -9.0), post_colours=alone.post_colours[:, :1])
-            there = replace(alone, posts=spots[:, None], post_colours=alone.post_colours[:, which : which + 1])
-            answers = [views(maze, poses.swapaxes(0, 1)).reshape(1, -1, *_PICTURE) for maze in (nothing, there)]
-            misfits = walked.misfits(np.array([each]), poses.swapaxes(0, 1).reshape(1, -1, 3), answers)
+            colours = [np.full((len(spots), 1), colour) for colour in range(len(COLOURS) + 1)]
+            there = [replace(alone, posts=spots[:, None], post_colours=colour) for colour in colours[1:]]
+            nothing = replace(alone, posts=np.full((len(spots), 1, 2), -9.0), post_colours=colours[1])
+            answers = [views(maze, poses).reshape(1, -1, *_PICTURE) for maze in (nothing, *there)]
+            misfits = walked.misfits(np.array([each]), poses.reshape(1, -1, 3), answers)
             for who, misfit in misfits.items():
-                gain = (misfit[0, :, 0] - misfit[0, :, 1]).reshape(len(spots), -1).sum(1)
-                found.setdefault(who, []).append(spots[gain.argmax()])
+                fits = misfit[0].reshape(*poses.shape[:2], -1).sum(1)  # (spot answer)
+                asked = walked.mazes.post_colours[each, post[row == each]]
+                gain = np.stack([np.delete(fits, colour, 1).min(1) - fits[:, colour] for colour in asked])
+                found.setdefault(who, []).extend(spots[linear_sum_assignment(gain, maximize=True)[1]])
         return {who: np.array(each).reshape(-1, 2) for who, each in found.items()}
 
     @staticmethod
@@ -156,12 +161,11 @@ class Layout:
         told: _Told,
         rng: np.random.Generator,
     ) -> list[Result]:
-        """Go to the first post known of each walk, by what is believed and by what is so."""
-        first = np.unique(row, return_index=True)[1]
-        goals = walked.mazes.posts[row[first], post[first]]
-        own = _reached(walked, row[first], believed[first], goals, self, rng, informed=False)
-        oracle = _reached(walked, row[first], goals, goals, self, rng, informed=True)
-        return [told.ratio("recall/go-to", row[first], own, oracle)] if oracle.any() else []
+        """Go to each post known, by what is believed and by what is so."""
+        goals = walked.mazes.posts[row, post]
+        own = _reached(walked, row, believed, goals, self, rng, informed=False)
+        oracle = _reached(walked, row, goals, goals, self, rng, informed=True)
+        return [told.ratio("recall/go-to", row, own, oracle)] if oracle.any() else []
 
 
 def maze_walk(mazes: Mazes, steps: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -186,23 +190,24 @@ def _reached(
     planned = torch.from_numpy(np.concatenate([goals, np.zeros((len(goals), 1))], 1)).float()
     if not informed:
         planned = walked.from_start(rows, planned[:, None].numpy())[:, 0]
-    fields, reached = [], np.zeros(len(rows), bool)
+    fields, going = [], np.arange(len(rows))
     for index, goal in enumerate(planned):
         maze, one = mazes.rows(slice(index, index + 1)), belief.rows(slice(index, index + 1))
         known = maze.free if informed else (lambda at, one=one: model.free(one, at[None])[0])
         fields.append(Routes().to(goal[:2], known))
     for _ in range(how.budget):
         here = torch.from_numpy(pose).float() if informed else model.where(belief)
-        actions = torch.stack(
-            [follow(field, at, stride=STRIDE, turn=TURN) for field, at in zip(fields, here, strict=True)]
-        )
+        steps = [follow(fields[each], at, stride=STRIDE, turn=TURN) for each, at in zip(going, here, strict=True)]
+        actions = torch.stack(steps)
         pose = mazes.move(pose, actions.numpy(), rng)
-        reached |= np.linalg.norm(pose[:, :2] - true, axis=1) < how.near
-        if reached.all():
+        left = np.linalg.norm(pose[:, :2] - true[going], axis=1) >= how.near
+        going, pose, mazes, actions = going[left], pose[left], mazes.rows(left), actions[torch.from_numpy(left)]
+        if not len(going):
             break
         if not informed:
+            belief = belief if left.all() else belief.rows(torch.from_numpy(np.nonzero(left)[0]))
             belief = model.believe(belief, walked.perceive(mazes.look(pose)[0][:, None]), actions[:, None])
-    return reached
+    return ~np.isin(np.arange(len(rows)), going)
 
 
 @dataclass(frozen=True)
@@ -228,7 +233,7 @@ class _Told:
         return self._result(name, metric, len(rows), found, unit)
 
     def ratio(self, name: str, rows: np.ndarray, own: np.ndarray, oracle: np.ndarray) -> Result:
-        found = bootstrap_ratio(own.astype(float), oracle.astype(float), self.rng, method="percentile")
+        found = bootstrap_ratio(own.astype(float), oracle.astype(float), self.rng, clusters=rows, method="percentile")
         told = share_by_cluster(oracle.astype(float), rows, self.rng)
         return self._result(name, "success_ratio", len(rows), {"model": found, "told all": told}, "share")
 
