@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-import safetensors.torch
 import torch
 from jaxtyping import Bool, Int
 
 from ami.evaluation.benchmark import Answer, Asking
 from ami.evaluation.statistics import bootstrap_mean, share_by_cluster
 from ami.evaluation.walking import TWINS, WINDOW, Markers, Walked, markers, painted, views
-from ami.types import Belief, Interval, Latent, Result, WorldModel
+from ami.memory.belief import load_belief, save_belief
+from ami.types import Belief, Interval, Result, WorldModel
 from ami.worlds import maze_walks
 from ami.worlds.maze import COLOURS, NAME
 
@@ -167,12 +169,12 @@ def able(model: WorldModel) -> None:
 
 
 def _restarted(belief: Belief | None) -> Belief:
-    """The belief of a process that was ended and began again: as bytes, and from bytes."""
+    """The belief of a process that was ended and began again: as a file, and from the file."""
     assert belief is not None
-    assert belief.recurrent is not None
-    held = {"values": belief.latents.values, "times": belief.latents.times, "recurrent": belief.recurrent}
-    back = safetensors.torch.load(safetensors.torch.save({name: each.contiguous() for name, each in held.items()}))
-    return Belief(belief.embodiment, Latent(back["values"], back["times"]), recurrent=back["recurrent"])
+    with tempfile.TemporaryDirectory() as folder:
+        kept = Path(folder) / "belief.safetensors"
+        save_belief(kept, belief, NAME)
+        return load_belief(kept, NAME)
 
 
 def share(
