@@ -49,7 +49,7 @@ def test_each_learns_what_stays_the_same_through_a_walk(kind: str) -> None:
     cell = taught(kind, facts[:64], steps[:64], TEACHING, torch.Generator().manual_seed(0))
     with torch.no_grad():
         told, _ = cell.tell(cell.keep(None, facts[64:, :6], steps[64:, :6]), steps[64:, 6:])
-    assert (told - facts[64:, 6:]).square().mean() < 0.25 * facts[64:].square().mean()
+    assert (told - facts[64:, 6:]).square().mean() < 0.4 * facts[64:].square().mean()
 
 
 def test_attention_finds_what_was_seen_from_a_pose_among_all_the_rest() -> None:
