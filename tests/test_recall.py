@@ -86,7 +86,7 @@ def test_all_questions_are_asked_and_answered_with_intervals() -> None:
         "recall/after-restart",
     ]
     assert set(recalled[0].baselines) == {"window", "another walk", "nearest view", "chance"}
-    laid = Layout(steps=25, budget=40).run(model(), 3, Asking(7)).results
+    laid = Layout(steps=25, budget=12).run(model(), 3, Asking(7)).results
     assert [each.benchmark for each in laid] == ["recall/walls", "recall/objects", "recall/go-to"]
     assert laid[-1].baselines["told all"].value > 0
 
