@@ -177,8 +177,7 @@ class PlacesJEPA(WorldModel):
         """The step that an action makes where ``tokens`` are seen, and the logarithm of its expected squared error."""
         body = self.embodiments[name]
         mean, std = (tokens.new_tensor(each) for each in (body.action_mean, body.action_std))
-        # What a wall does to a step is no reason to see it elsewhere.
-        return cast(Stride, self.strides[name])(self.far(tokens).detach(), (action - mean) / std)
+        return cast(Stride, self.strides[name])(self.far(tokens), (action - mean) / std)
 
     def _step(self, held: Held, name: str, tokens: Tensor, action: Tensor) -> Held:
         """Where an action leads, not having looked."""

@@ -23,7 +23,7 @@ class PlacesSettings:
     size: str = "baby"  # the one dial: baby, tiny, small
     picture: int = 64  # px on a side
     precision: str = "auto"  # while it trains: "fp32", "bf16", or "auto": what this machine does fast
-    steps: int = 2000
+    steps: int = 3000
     clip: int = 128  # steps of a walk
     batch: int = 8  # walks
     objective: RevisitSettings = field(default_factory=RevisitSettings)

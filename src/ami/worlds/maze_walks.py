@@ -14,7 +14,7 @@ TRUTH = ("x", "y", "heading")  # metres, radians
 _OPEN = 0.3  # share of the walls left by the tree that are taken away
 _MARKERS, _POSTS = 0.6, 4  # markers for each cell; posts in a maze
 _LIGHT = 0.7, 1.2  # of a wall
-_LOOKS, _BUMPS = 0.5, 0.1  # chances to look round at a place that was gone to, and to walk straight on from there
+_LOOKS, _BUMPS = 0.5, 0.3  # chances to look round at a place that was gone to, and to walk straight on from there
 _ON = 6  # steps straight on, through the next opening or against a wall
 
 
