@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ami.nn.places import Pose, between
 from ami.nn.precision import fast_precision
 from ami.training.loop import drawn_from
+from ami.training.optim import Optimisation
 
 _WAVES = torch.pi * torch.tensor([0.125, 0.25, 0.5, 1.0])  # radians in a metre
 _TOLD = 2 * (2 * len(_WAVES) + 1) + 2  # numbers that tell networks of a pose
@@ -174,9 +175,9 @@ def taught(
     """
     with drawn_from(int(torch.randint(2**31, (), generator=generator))):
         cell = CELLS[kind]((seen.shape[2], seen.shape[3]), how.width)
-    optimiser = torch.optim.AdamW(cell.parameters(), how.rate)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, how))
-    for _ in range(how.steps):
+    optimisation = Optimisation(how.rate, how.warmup)
+    optimiser = optimisation.build(cell.parameters())
+    for step in range(how.steps):
         row = torch.randint(len(seen), (how.batch,), generator=generator)
         until = int(torch.randint(round(how.least * seen.shape[1]), seen.shape[1], (), generator=generator))
         asked = torch.randint(seen.shape[1], (how.batch, how.views), generator=generator)
@@ -189,16 +190,11 @@ def taught(
         loss = (error * bold).mean() / bold.mean() + how.doubt * learned
         optimiser.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(cell.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(cell.parameters(), optimisation.clip)
+        for group in optimiser.param_groups:
+            group["lr"] = optimisation.rate_at(step, how.steps)
         optimiser.step()
-        schedule.step()
     return cell.eval()
-
-
-def _rate(step: int, how: Teaching) -> float:
-    """Of the full rate: up in a line, then down to nothing along a cosine."""
-    fall = 0.5 + 0.5 * float(torch.cos(torch.tensor(torch.pi * step / how.steps)))
-    return min(1.0, (step + 1) / how.warmup) * fall
 
 
 def _told(pose: Pose) -> Float[Tensor, "*rows told"]:
