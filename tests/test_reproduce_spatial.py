@@ -55,3 +55,11 @@ def test_with_mujoco_the_table_is_asked_about(monkeypatch: pytest.MonkeyPatch) -
 def test_folders_are_known_by_what_lies_in_them(tmp_path: Path) -> None:
     write_tum(tmp_path / "rooms" / "one", walk())
     assert demo._sorted([tmp_path / "rooms"]) == {"rgbd": [tmp_path / "rooms" / "one"]}
+
+
+def test_a_demo_that_asks_nothing_about_depth_says_so_before_it_trains(tmp_path: Path) -> None:
+    (tmp_path / "room").mkdir()
+    for name in ("rgb.txt", "depth.txt"):
+        (tmp_path / "room" / name).write_text("")
+    with pytest.raises(ValueError, match="room has depth, about which this asks nothing"), Bars() as bars:
+        demo.demo(demo.Request(tmp_path / "out", [tmp_path / "room"]), bars)

@@ -100,6 +100,8 @@ def demo(request: Request, bars: Bars, scale: Scale | None = None) -> tuple[dict
         return read_report(out), False
     bars.before = f"{part}1/3 "
     found = _sorted(request.data)
+    if RGBD.name in found and not scale.rivals:
+        raise ValueError(f"{found[RGBD.name][0]} has depth, about which this asks nothing; see `ami reproduce spatial`")
     made = {
         "rooms": (scale.world, scale.episodes, scale.steps),
         "drawn": ("drawn-films", scale.drawn, drawn.FRAMES),
