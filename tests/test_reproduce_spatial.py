@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ami.cli import demo, reproduce
+from ami.cli.show import Bars
 from ami.evaluation import page
 from ami.evaluation.benchmark import Suite
 from ami.evaluation.suites import SUITES, real_places, spatial
