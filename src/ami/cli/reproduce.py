@@ -178,6 +178,8 @@ def _averaged(answers: Sequence[Mapping[str, Any]]) -> Result:
 
 def _counted(shares: Sequence[tuple[Mapping[str, float], int]]) -> Interval:
     """The share over all the episodes of several shares, each of at most so many episodes."""
+    if all(share["low"] == share["high"] for share, _ in shares):  # nobody's answers, but what chance would be
+        return Interval(*(fmean(share[key] for share, _ in shares) for key in ("value", "low", "high")))
     counts = [_trials(share, most) for share, most in shares]
     return wilson(sum(wins for wins, _ in counts), sum(n for _, n in counts))
 
