@@ -34,7 +34,7 @@ from ami.worlds.memory_maze import (
 
 _KEY = 0x4D4D  # evaluation draws from (this, seed, row, use); collecting from a bare seed
 _EPISODE, _PLAYER, _WALKS = range(3)
-# Mean scores of 1,000 steps; Pasukonis, Lillicrap and Hafner 2022, "Evaluating long-term memory in 3D mazes", table 1.
+# Mean scores of 1,000 steps, that of Dreamer with TBTT; Pasukonis, Lillicrap and Hafner 2022, arXiv:2210.13383.
 _PUBLISHED = {"human, published": 26.4, "oracle, published": 34.8, "Dreamer, published": 33.2}
 
 Player = Callable[[Seen, Walkable], int]  # what is seen, and the maze, which only who is told all may look into
