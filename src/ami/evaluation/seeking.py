@@ -13,6 +13,8 @@ from torch.nn import functional
 
 from ami.nn.places import outlook
 from ami.planning.routes import Field, Routes, follow
+from ami.training.loop import drawn_from
+from ami.training.optim import Optimisation
 from ami.types import Belief, Latent, WorldModel
 
 _SURE = 0.5  # a column shows a thing if that is likelier
@@ -43,20 +45,23 @@ def fit_sight(
 ) -> Sight:
     """Learn it from what is so: how far away each thing is that a column shows (m), 0 where it shows none of it."""
     generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.random.default_generator.manual_seed(seed)
+    with drawn_from(seed):
         sight = Sight(tokens.shape[-1], true.shape[-1])
-        optimiser = torch.optim.AdamW(sight.parameters(), lr=3e-3, weight_decay=1e-3)
-        for _ in range(steps):
-            row = torch.randint(len(tokens), (64,), generator=generator)
+    optimisation = Optimisation(rate=3e-3)
+    optimiser = optimisation.build(sight.parameters())
+    for step in range(steps):
+        row = torch.randint(len(tokens), (64,), generator=generator)
+        with torch.enable_grad():
             likely, far = sight(tokens[row])
             shows = (true[row] > 0).float()
             apart = (far - true[row].clamp_min(0.05).log()).square()
             loss = functional.binary_cross_entropy_with_logits(likely, shows)
             loss = loss + (apart * shows).sum() / shows.sum().clamp_min(1.0)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+        optimiser.zero_grad()
+        loss.backward()
+        for group in optimiser.param_groups:
+            group["lr"] = optimisation.rate_at(step, steps)
+        optimiser.step()
     return sight.eval()
 
 

@@ -87,7 +87,12 @@ class Walked:
         here = self.model.where(short)[:, None].expand_as(apart)
         found["window"] = self.model.recognise(short, moved(here, apart), seen)
         found["nearest view"] = self._nearest(index, asked, seen)
+        found |= self.others(index, asked, seen)
         return {who: each.view(shape).numpy() for who, each in found.items()}
+
+    def others(self, index: Tensor, asked: Float[Tensor, "k view 3"], seen: Latent) -> dict[str, Tensor]:
+        """How badly each of ``seen`` fits what others hold who walk along; those of one pose lie together."""
+        return {}
 
     def _belief(self) -> Belief:
         assert self.belief is not None

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from ami.evaluation.benchmark import Answer, Asking, Suite
@@ -16,7 +15,7 @@ from ami.evaluation.cells import CELLS, Cell, Teaching, taught
 from ami.evaluation.suites.recall import Recall, able, known_markers, share
 from ami.evaluation.walking import Walked, markers
 from ami.nn.places import between
-from ami.types import Clip, WorldModel
+from ami.types import Clip, Latent, WorldModel
 from ami.worlds import maze_walks
 from ami.worlds.maze import EMBODIMENT, NAME, Mazes, Seen
 
@@ -116,19 +115,10 @@ class Beside(Walked):
             self.held[who] = cell.keep(self.held.get(who), self.tokens[:, every], here)
         return seen
 
-    def misfits(
-        self,
-        rows: Int[np.ndarray, "k"],
-        poses: Float[np.ndarray, "k view 3"],
-        answers: Sequence[UInt8[np.ndarray, "k view size size 3"]],
-    ) -> dict[str, Float[np.ndarray, "k view answer"]]:
-        """How badly each of the pictures fits what is held, of the model, its twins and the cells."""
-        found = super().misfits(rows, poses, answers)
-        seen = torch.stack([self.perceive(each).values for each in answers], 2)
-        asked, index = self.from_start(rows, poses), torch.from_numpy(rows)
-        for who, cell in self.cells.items():
-            found[who] = cell.misfits(self.held[who][index], asked, seen).numpy()
-        return found
+    def others(self, index: Tensor, asked: Float[Tensor, "k view 3"], seen: Latent) -> dict[str, Tensor]:
+        """The cells."""
+        answers = seen.values.unflatten(1, (asked.shape[1], -1))
+        return {who: cell.misfits(self.held[who][index], asked, answers) for who, cell in self.cells.items()}
 
 
 def _mazes(count: int, rng: np.random.Generator) -> Mazes:
