@@ -222,7 +222,7 @@ class Train(Heavy):
         if not self.data or self.out is None:
             raise ValueError("a training learns from stores and needs a folder; name them with --data and --out")
         settings = settings_of(self.recipe, self.size, self.steps)
-        parallel.start()
+        parallel.start(parallel.device("cpu"))
         alone_or_first = parallel.rank() == 0
         try:
             stores = [Store.open(folder) for folder in self.data]
@@ -261,6 +261,7 @@ class Eval(Heavy):
     seed: int = 0  # of the fresh episodes
     data: tuple[Path, ...] = ()  # stores of rooms (film strips), robots or films; or the folder of published films
     rivals: tuple[Path, ...] = ()  # other checkpoints or runs, which suites of places ask the same beside it
+    device: Literal["cpu", "cuda"] = "cpu"  # where the model lies: suites of films can be asked on a GPU
 
     def run(self) -> Outcome:
         """Ask it."""
@@ -277,7 +278,8 @@ class Eval(Heavy):
         words += ["--seed", str(self.seed), *(("--data", *map(str, self.data)) if self.data else ())]
         words += ("--rivals", *map(str, self.rivals)) if self.rivals else ()
         stores, pairs = given(SUITES[self.suite], self.data)
-        asked = checkpoint_in(self.checkpoint), Question(self.suite, self.seed, self.n)
+        words += ("--device", self.device) if self.device != "cpu" else ()
+        asked = checkpoint_in(self.checkpoint), Question(self.suite, self.seed, self.n, device=self.device)
         with Bars() as bars:
             report = ask_about(*asked, stores, bars, (shlex.join(words),), pairs, self.rivals)
         write_report(self.out, report)

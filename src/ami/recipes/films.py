@@ -16,12 +16,14 @@ from ami.nn.precision import fast_precision
 from ami.nn.video import RotaryBlock
 from ami.objectives.masked import Masked, MaskedSettings
 from ami.objectives.masks import Slots
+from ami.objectives.parts import ByEmbodiment
 from ami.objectives.points import PointSettings
 from ami.recipes.common import by_embodiment, gauge_clips, left_out, sides
 from ami.recipes.scale import rate
 from ami.training.loop import Stage, drawn_from
 from ami.training.optim import Optimisation
 from ami.training.run import Recipe
+from ami.types import Objective
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class FilmSettings:
     size: str = "baby"  # the one dial: baby, tiny, small, base, large, huge, giant
     picture: int | None = None  # px on a side; as many as the size wants
     depth: int | None = None  # blocks of the encoder; as many as the size wants
+    tubelet: int = 2  # frames in a step of the model; a clip has as many frames whatever it is
     causal: bool = False  # whether a step hears only those before it
     precision: str = "auto"  # while it trains: "fp32", "bf16", or "auto": what this machine does fast
     # Least and greatest share of a real film's picture that a clip shows; None: all of it; as the size wants.
@@ -39,6 +42,7 @@ class FilmSettings:
     batch: int = 16  # clips of the most plentiful kind of film
     small_batch: int = 4  # and of every other kind
     objective: MaskedSettings | None = None  # as the size wants
+    recorded: MaskedSettings | None = None  # of recorded films beside drawn ones; the same as of these
     optimisation: Optimisation | None = None  # as the size and the batch want
 
 
@@ -72,6 +76,7 @@ def resolved(settings: FilmSettings, drawn: bool = True) -> FilmSettings:
         precision=precision,
         depth=depth,
         objective=replace(objective, precision=precision),
+        recorded=settings.recorded and replace(settings.recorded, precision=precision),
         crop=crop,
         optimisation=optimisation,
     )
@@ -81,7 +86,7 @@ def video(stores: Sequence[Store], seed: int = 0, settings: FilmSettings = VIDEO
     """A V-JEPA from films, drawn or real: no labels, no actions."""
     found = by_embodiment(stores)
     settings = resolved(settings, drawn=any(store.truth_names for store in found.values()))
-    objective, optimisation = settings.objective, settings.optimisation
+    optimisation = settings.optimisation
     assert optimisation is not None
     for name, store in found.items():
         if store.embodiment.action_dim:
@@ -102,7 +107,7 @@ def video(stores: Sequence[Store], seed: int = 0, settings: FilmSettings = VIDEO
     stage = Stage(
         "watch",
         settings.steps,
-        lambda model: Masked(model, objective),
+        lambda model: _objective(model, settings, [name for name, store in found.items() if store.truth_names]),
         lambda model: Loader(sources, seed),
         optimisation,
         shared=RotaryBlock,
@@ -119,15 +124,26 @@ def video(stores: Sequence[Store], seed: int = 0, settings: FilmSettings = VIDEO
     )
 
 
+def _objective(model: VJEPA, settings: FilmSettings, drawn: Sequence[str]) -> Objective:
+    """One for all films, or another for those that were recorded."""
+    if settings.recorded is None or not drawn:
+        return Masked(model, settings.objective)
+    own = Masked(model, settings.objective)
+    return ByEmbodiment(dict.fromkeys(drawn, own), Masked(model, settings.recorded))
+
+
 def _config(stores: Mapping[str, Store], settings: FilmSettings) -> VJEPAConfig:
     """A model whose steps are so many frames of each store as its size wants."""
     config = sized(settings.size, {name: store.embodiment for name, store in stores.items()}, picture=settings.picture)
+    frames, tubelet = config.slots * config.tubelet, settings.tubelet
+    if tubelet < 1 or frames % tubelet:
+        raise ValueError(f"steps of {tubelet} frames do not fill a clip of {frames}; choose a divisor of it")
     bodies = {
-        name: replace(body, step_seconds=config.tubelet * body.step_seconds)
-        for name, body in config.embodiments.items()
+        name: replace(body, step_seconds=tubelet * body.step_seconds) for name, body in config.embodiments.items()
     }
     taught = settings.objective is not None and settings.objective.points is not None
     own = {"depth": settings.depth or config.depth, "points": BABY_POINTS if taught else 0}
+    own |= {"tubelet": tubelet, "slots": frames // tubelet}
     return config.model_copy(update={"embodiments": bodies, "causal": settings.causal, **own})
 
 
