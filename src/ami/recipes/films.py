@@ -32,6 +32,7 @@ class FilmSettings:
 
     size: str = "baby"  # the one dial: baby, tiny, small, base, large, huge, giant
     picture: int | None = None  # px on a side; as many as the size wants
+    patch: int = 16  # px on a side of what one token sees
     depth: int | None = None  # blocks of the encoder; as many as the size wants
     tubelet: int = 2  # frames in a step of the model; a clip has as many frames whatever it is
     causal: bool = False  # whether a step hears only those before it
@@ -143,7 +144,7 @@ def _config(stores: Mapping[str, Store], settings: FilmSettings) -> VJEPAConfig:
     }
     taught = settings.objective is not None and settings.objective.points is not None
     own = {"depth": settings.depth or config.depth, "points": BABY_POINTS if taught else 0}
-    own |= {"tubelet": tubelet, "slots": frames // tubelet}
+    own |= {"tubelet": tubelet, "slots": frames // tubelet, "patch": settings.patch}
     return config.model_copy(update={"embodiments": bodies, "causal": settings.causal, **own})
 
 
