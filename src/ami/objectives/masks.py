@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-
 _TRIES = 100  # to place a row's rectangles so that something is left to see
 
 
