@@ -200,6 +200,7 @@ class Train(Heavy):
     out: Path | None = None  # folder of the run
     seed: int = 0  # of the first weights and of everything drawn
     size: str | None = None  # baby to large (video: to giant); as the recipe says where it is not said
+    picture: int | None = None  # px on a side that a model of the recipe video sees; as many as its size wants
     steps: int | None = None  # of training in all; stages keep their proportion, and a baby's films come on top
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
     resume: bool = False  # go on with a run that was stopped, with the same words as before
@@ -221,7 +222,7 @@ class Train(Heavy):
             return preview(self.recipe, self.size, self.steps, self.cluster)
         if not self.data or self.out is None:
             raise ValueError("a training learns from stores and needs a folder; name them with --data and --out")
-        settings = settings_of(self.recipe, self.size, self.steps)
+        settings = settings_of(self.recipe, self.size, self.steps, self.picture)
         device = parallel.device(self.device)
         parallel.start(device)
         alone_or_first = parallel.rank() == 0

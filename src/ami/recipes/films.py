@@ -164,7 +164,7 @@ def _crop(store: Store, config: VJEPAConfig, settings: FilmSettings) -> Crop | N
     if min(height, width) < config.picture:
         raise ValueError(
             f"{store.folder} has pictures of {height} x {width} px and the model is to see {config.picture}; ingest "
-            f"the films with --size {config.picture} or more"
+            f"the films with --size {config.picture} or more, or train with --picture {min(height, width)}"
         )
     if settings.crop and settings.crop != "auto" and not store.truth_names:
         return Crop(config.picture, settings.crop)
