@@ -10,15 +10,20 @@ import torch
 from ami.data.episodes import Episode, Store
 from ami.data.video import FILM
 from ami.evaluation import features
-from ami.evaluation.benchmark import Asking
+from ami.evaluation.benchmark import Asking, Benchmark
+from ami.evaluation.films import film_clip
 from ami.evaluation.suites import SUITES
 from ami.evaluation.suites import real as real_module
 from ami.evaluation.suites.real import TASKS, RealFilms, known_ranges
 from ami.evaluation.suites.recognition import QUANTITIES, DrawnFilms, judge, targets
+from ami.evaluation.suites.splice import Splice
+from ami.models import vjepa
 from ami.models.baselines import Pixels
 from ami.models.jepa import JEPA, sized
+from ami.models.vjepa import VJEPA
 from ami.types import Embodiment
 from ami.worlds import films as drawn
+from elsewhere import GPU, Elsewhere, put
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +100,20 @@ def test_order_speed_and_retrieval_are_asked(store: Store) -> None:
         (result,) = RealFilms(task).run(Pixels({"film": FILM}).eval(), 12, Asking(films=store)).results
         assert result.n == 12
         assert result.value >= least
+
+
+@pytest.mark.parametrize("benchmark", [RealFilms("speed"), Splice("cut")])
+def test_a_model_on_a_gpu_is_asked_where_it_lies(
+    store: Store, benchmark: Benchmark, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = VJEPA(vjepa.sized("baby", {FILM.name: replace(FILM, step_seconds=2 * FILM.step_seconds)})).eval()
+    here = benchmark.run(model, 4, Asking(films=store)).results[0]
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda pictures: pictures)
+    with Elsewhere():
+        put(model)
+        assert film_clip(model, store.arrays(0)["video"]).times.device == GPU
+        there = benchmark.run(model, 4, Asking(films=store)).results[0]
+    assert (there.value, there.baselines) == (here.value, here.baselines)
 
 
 def test_stores_that_cannot_be_asked_are_refused(store: Store, tmp_path: Path) -> None:
