@@ -211,10 +211,8 @@ def test_an_interrupt_leaves_nothing(ami, models: dict[str, Path], films: Path, 
 def test_a_gpu_perceives_the_same_of_films_that_are_read_ahead(
     models: dict[str, Path], films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown, several = (
-        features.Shown.to(checkpoint.load(models["vjepa"]), None, 2),
-        3 * [films / "a.mp4", films / "b.mp4"],
-    )
+    shown = features.Shown.to(checkpoint.load(models["vjepa"]), None, 2)
+    several = 3 * [films / "a.mp4", films / "b.mp4"]
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda pictures: pictures)
     with features.Bars() as bars:
         features.extract(shown, several, tmp_path / "here.npz", False, bars)
