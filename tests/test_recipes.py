@@ -22,7 +22,7 @@ from ami.objectives.masked import MaskedSettings
 from ami.recipes import RECIPES
 from ami.recipes.baby import BabySettings, baby, bridge
 from ami.recipes.common import by_embodiment, gauge_clips, measured, sides
-from ami.recipes.films import BABY, RECORDED, VIDEO, FilmSettings, resolved, video
+from ami.recipes.films import DRAWN, RECORDED, VIDEO, FilmSettings, resolved, video
 from ami.recipes.physics import PhysicsSettings, physics
 from ami.recipes.places import PlacesSettings, places
 from ami.training.run import Tick, read_metrics, train
@@ -134,7 +134,7 @@ def test_one_part_expects_physics_and_remembers_what_cups_hide(tmp_path: Path) -
 def test_specialists_learn_from_their_kind(films: Store, robots: Store, tmp_path: Path) -> None:
     assert {each.__name__.replace("_", "-"): each for each in RECIPES.values()} == RECIPES
     few = replace(TINY, steps=2, refine=2)
-    with_teacher = replace(BABY, masked=0.3, momentum=0.996)
+    with_teacher = replace(DRAWN, masked=0.3, momentum=0.996)
     settings = replace(VIDEO, steps=2, batch=4, objective=with_teacher)
     seen = checkpoint.load(train(video([films], 0, settings), tmp_path / "video"))
     assert isinstance(seen, VJEPA)
@@ -146,12 +146,16 @@ def test_specialists_learn_from_their_kind(films: Store, robots: Store, tmp_path
     assert set(moved.embodiments) == {"widowx"}
 
 
-def test_only_the_baby_is_taught_by_points() -> None:
-    baby, large = resolved(VIDEO), resolved(replace(VIDEO, size="large", precision="fp32"))
-    assert baby.objective is not None
-    assert baby.objective.points is not None
+def test_drawn_films_are_taught_by_points_and_recorded_ones_as_the_size_has_it() -> None:
+    exact = replace(VIDEO, precision="fp32")
+    for size, fast in (("baby", 2.5e-3), ("small", 1.25e-3)):
+        drawn = resolved(replace(exact, size=size))
+        assert drawn.objective == DRAWN
+        assert drawn.optimisation is not None
+        assert drawn.optimisation.rate == pytest.approx(fast)
+    assert resolved(exact, drawn=False).objective == RECORDED
+    large = resolved(replace(exact, size="large"), drawn=False)
     assert (large.depth, large.objective) == (None, MaskedSettings())
-    assert resolved(replace(VIDEO, precision="fp32"), drawn=False).objective == RECORDED
     assert large.optimisation is not None
     assert large.optimisation.rate == pytest.approx(5.25e-4 * (16 / 3072) ** 0.5)
 

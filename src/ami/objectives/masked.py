@@ -32,7 +32,6 @@ class MaskedSettings:
     visible_warmup: int = 1000  # steps until it has its full weight
     fill: float = 0.0  # error on the hidden tokens that teaches the predictor alone, for codes that others shape
     gaussian: float = 0.0  # SIGReg of the student's tokens
-    whole: float = 0.0  # SIGReg of what the student's tokens of a slot have in common: their mean, layer-normed
     variance: float = 0.0  # variance hinge of the student's tokens over the batch
     covariance: float = 0.0  # of the student's tokens over the batch
     points: PointSettings | None = None  # of a model that finds some
@@ -57,10 +56,8 @@ class Masked(Objective):
         weigh, width = self.settings, model.config.width
         if weigh.masked and weigh.momentum is None and not (weigh.gaussian or weigh.variance):
             raise ValueError("without a teacher the code collapses; give gaussian or variance a weight, or a momentum")
-        if (weigh.points or weigh.whole) and not all(isinstance(masking, Slots) for masking in weigh.masks):
-            raise ValueError(
-                "points, and what a slot says as a whole, need all its tokens; use masks that hide whole slots"
-            )
+        if weigh.points and not all(isinstance(masking, Slots) for masking in weigh.masks):
+            raise ValueError("points are read from whole slots; use masks that hide whole slots")
         # Heads that read points tell tokens apart by 0.03 to 0.07; targets that are so alike teach nothing.
         self.least_deviation = 0.1 if weigh.masked or weigh.visible else 0.01
         self.teacher = None if weigh.momentum is None else Teacher(model.encoder, weigh.momentum)
@@ -74,19 +71,18 @@ class Masked(Objective):
         assert isinstance(model, VJEPA)
         video = model.check(clip)
         with torch.autocast(video.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
-            losses, contexts = self._losses(model, clip, video, generator)
-        return losses | self._regularisers(contexts.float(), model.latent_shape[0], generator)
+            losses, tokens = self._losses(model, clip, video, generator)
+        return losses | self._regularisers(tokens.float(), len(clip), generator)
 
     def _losses(
         self, model: VJEPA, clip: Clip, video: Tensor, generator: torch.Generator
-    ) -> tuple[dict[str, Tensor], Float[Tensor, "batch kept width"]]:
+    ) -> tuple[dict[str, Tensor], Float[Tensor, "rows width"]]:
         """What compares something, and the student's tokens under all masks."""
         weigh = self.settings
         side = model.config.picture // model.config.patch
         grid = Grid(clip.steps, side, side)
         # What teaches the points is their own way through a film, so no gradient passes from the tokens into them.
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.pointing is not None):
-            found = None if model.encoder.points is None else model.encoder.find(video)
+        found = model.encoder.find(video) if self.pointing else None
         told = None if found is None else found.detach()
         targets: list[Tensor] = []
         if weigh.masked or weigh.visible or weigh.fill:
@@ -114,7 +110,7 @@ class Masked(Objective):
         losses = {name: torch.stack(part).mean() for name, part in parts.items() if part}
         if self.pointing and found is not None:
             losses |= self.pointing.losses(found)
-        return losses, torch.cat(contexts, 1)
+        return losses, torch.cat(contexts, 1).flatten(0, 1)
 
     @torch.no_grad()
     def after_step(self, model: WorldModel) -> None:
@@ -148,17 +144,10 @@ class Masked(Objective):
         errors = [measure(one.float(), take(target, wanted)) for one, target in zip(guesses, targets, strict=True)]
         return torch.stack(errors).mean()
 
-    def _regularisers(
-        self, contexts: Float[Tensor, "batch kept width"], slot: int, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        """What spreads the student's tokens, of which so many make a slot."""
-        weigh, losses, rows = self.settings, {}, contexts.flatten(0, 1)
-        clips = len(contexts) * parallel.size()
+    def _regularisers(self, rows: Tensor, clips: int, generator: torch.Generator) -> dict[str, Tensor]:
+        weigh, losses = self.settings, {}
         if weigh.gaussian:
-            losses["gaussian"] = weigh.gaussian * clips * sigreg(rows, generator)
-        if weigh.whole:
-            common = normed(contexts.unflatten(1, (-1, slot)).mean(2)).flatten(0, 1)
-            losses["whole"] = weigh.whole * clips * sigreg(common, generator)
+            losses["gaussian"] = weigh.gaussian * clips * parallel.size() * sigreg(rows, generator)
         if weigh.variance:
             losses["variance"] = weigh.variance * variance_hinge(rows)
         if weigh.covariance:

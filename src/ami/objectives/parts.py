@@ -36,7 +36,7 @@ class ByEmbodiment(Objective):
     def __init__(self, named: Mapping[str, Objective], other: Objective) -> None:
         super().__init__()
         self._named, self._other = dict(named), other
-        self._each = tuple(dict.fromkeys((*named.values(), other)))  # one may teach several
+        self._each = (*named.values(), other)
         self.parts = nn.ModuleList(self._each)
         self.least_deviation = min(each.least_deviation for each in self._each)
 
