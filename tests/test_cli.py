@@ -37,6 +37,7 @@ from ami.planning.sampling import SamplingSettings
 from ami.recipes import RECIPES
 from ami.recipes.baby import SETTINGS, BabySettings
 from ami.recipes.common import sides
+from ami.recipes.films import FilmSettings
 from ami.types import Objective
 from ami.worlds import gym
 from tiny_stores import TINY, robot_store
@@ -238,6 +239,9 @@ def test_steps_are_shared_as_the_recipe_shares_them() -> None:
         assert training.settings_of("baby", steps=2).refine == 1
     with pytest.raises(ValueError, match="at least 2"):
         training.settings_of("baby", steps=1)
+    assert training.settings_of("video", "small", picture=64) == FilmSettings(size="small", picture=64)
+    with pytest.raises(ValueError, match="--picture is for the recipe video"):
+        training.settings_of("places", picture=64)
 
 
 def test_a_bar_shows_the_worst_gauge() -> None:

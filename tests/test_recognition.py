@@ -10,6 +10,7 @@ import torch
 from ami.data.episodes import Episode, Store
 from ami.data.video import FILM
 from ami.evaluation import features
+from ami.evaluation.ask import Question, ask
 from ami.evaluation.benchmark import Asking, Benchmark
 from ami.evaluation.films import film_clip
 from ami.evaluation.suites import SUITES
@@ -176,6 +177,11 @@ def test_one_mover_before_a_still_camera_is_where_things_change() -> None:
         right, down = ((centre[:, :2] + 1) * 63 / 2).unbind(1)
         torch.testing.assert_close(down, torch.full((3,), 23.5), atol=0.1, rtol=0)
         torch.testing.assert_close(right, torch.tensor([15.5, 19.5, 23.5]), atol=0.1, rtol=0)
+
+
+def test_what_cannot_be_asked_on_a_gpu_is_refused() -> None:
+    with pytest.raises(ValueError, match="the suite rooms is asked on a CPU; on a GPU there are films, real-films"):
+        ask(Path("none"), Question("rooms", device="cuda"))
 
 
 def test_suites_name_their_questions() -> None:
