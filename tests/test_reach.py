@@ -45,7 +45,7 @@ class Walks:
     def __init__(self, places: torch.Tensor) -> None:
         self.places = places
         self.perceived = tuple(range(len(places)))
-        self.episodes = tuple(SimpleNamespace(length=places.shape[1]) for _ in places)
+        self.episodes = tuple(SimpleNamespace(length=places.shape[1], place="") for _ in places)
 
     def clips(self, index, steps, frames_per_step=1):
         seen = self.places[torch.from_numpy(index[:, 0])]

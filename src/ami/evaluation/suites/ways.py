@@ -85,8 +85,9 @@ WALL = WaysBenchmark("wall")
 class NoPlanBenchmark:
     """Say from two pictures whether there is a way at all: half a world with a door in the wall, half without.
 
-    The agent acts in imagination; where it does not arrive there, no plan was found. ``sealed``: there is no door, and
-    the answer is right; else there is one, and it is wrong.
+    A model that has learned whether any way leads there is asked that; and the agent acts in imagination. Where it is
+    told that none does, or does not arrive there, no plan was found. ``sealed``: there is no door, and the answer is
+    right; else there is one, and it is wrong.
     """
 
     sealed: bool
@@ -103,8 +104,9 @@ class NoPlanBenchmark:
     def protocol(self) -> tuple[str, ...]:
         """How it is asked, a plain sentence each."""
         return (
-            f"no_plan: the agent acts in imagination for {self.steps} steps and never comes within {self.arrived:g} "
-            "steps of the goal; right where the wall has no door (sealed), wrong where it has one (reachable).",
+            "no_plan: the model, where it has learned that, thinks it less than half likely that any way leads to the "
+            f"goal, or the agent acts in imagination for {self.steps} steps and never comes within {self.arrived:g} "
+            "steps of it; right where the wall has no door (sealed), wrong where it has one (reachable).",
         )
 
     def run(self, model: WorldModel, n: int, asking: Asking) -> Answer:
