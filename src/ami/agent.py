@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ami.planning.costs import DOUBTED
 from ami.planning.filled import Filled
 from ami.planning.search import groups
 from ami.types import Belief, Clip, Cost, Embodiment, Guardrail, Latent, Plan, Planner, WorldModel
@@ -61,7 +62,7 @@ class Agent:
     pace: float = 1.0  # what each step should bring the cost of one step down by; where it does not, a pit is filled
     guardrails: Sequence[Guardrail] = ()  # what no step of a plan may break; each has a row for every episode
     enough: float = 0.0  # the cost of one step at which it has arrived: there nothing is filled
-    doubt: Cost | None = None  # that any way leads to the goal, 0 to 1: above a half nothing is foreseen
+    doubt: Cost | None = None  # that any way leads to the goal, 0 to 1; asked when it foresees, not when it acts
 
     def __post_init__(self) -> None:
         if self.embodiment not in self.model.embodiments:
@@ -137,7 +138,7 @@ class Agent:
             costs.append(self._one_step(self.cost, [ahead], action[:, None])[0])
             action, state = self.act(state, Clip(self.embodiment, ahead.times, latents=ahead.values))
         nearest = torch.stack(costs).cummin(0).values
-        refused = ((nearest[-1] > self.enough) | (doubts.to(nearest) > 0.5)).tolist()
+        refused = ((nearest[-1] > self.enough) | (doubts.to(nearest) > DOUBTED)).tolist()
         return Plan(
             actions=torch.stack(done, 1),
             imagined=Latent(

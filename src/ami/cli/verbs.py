@@ -321,7 +321,7 @@ class Plan(Heavy):
     """Plan once, to a goal that is shown as a picture: in a world, or from one picture of yours to another."""
 
     checkpoint: Positional[Path]  # folder of a checkpoint, or of a finished run
-    world: str | None = None  # two-rooms/fixed, two-rooms/door or two-rooms/wall: start and goal are drawn
+    world: str | None = None  # two-rooms/fixed, /door, /wall or /sealed: start and goal are drawn
     start: Path | None = None  # a picture of now, in place of a world
     goal: Path | None = None  # a picture of what is wanted, from --start or in a world
     embodiment: str | None = None  # who acts, where the model knows several that can

@@ -80,6 +80,9 @@ class StepsToGo:
         return replace(self, goal=_chosen(self.goal, index))
 
 
+DOUBTED = 0.5  # with more doubt than this, no plan was found
+
+
 @dataclass(frozen=True)
 class Doubt:
     """How unlikely it is, 0 to 1, that any way leads to the goal from the last step: not to be planned by, but asked.

@@ -142,7 +142,9 @@ def _connect(model: WorldModel, clips: Sequence[Clip], body: Embodiment, setting
     goes_on[[began - 1 for began in (*_begin([clip.steps for clip in clips])[1:], moments)]] = False
     number = min(settings.neighbours, moments - 1)
     flat = latents.flatten(2)
-    near = torch.cdist(flat, flat).topk(number + 1, largest=False).indices[..., 1:]
+    apart = torch.cdist(flat, flat)
+    apart.diagonal(dim1=1, dim2=2).fill_(torch.inf)
+    near = apart.topk(number, largest=False).indices
     rows = torch.arange(places)[:, None, None]
     here, there = latents[:, :, None].expand(-1, -1, number, -1, -1), latents[rows, near]
     belief = Belief(body.name, _one(here.flatten(0, 2)))

@@ -122,12 +122,13 @@ class NoPlanBenchmark:
         metric, seconds = "no_plan_right" if self.sealed else "no_plan_wrong", time.perf_counter() - began
         return Answer((counted(self.name, metric, none, others, seed=asking.seed, seconds=seconds),))
 
+    def pairs(self, seed: int, n: int) -> Pairs:
+        """The first ``n`` pairs of an evaluation seed; sealed ones are the others with their doors shut."""
+        kind = SEALED if self.sealed else "wall"
+        return Pairs.of([sample_pairs(kind, 1, WALL._rng(seed, row, _NO_PLAN), cross_room=True) for row in range(n)])
+
     def _none(self, model: WorldModel, n: int, asking: Asking) -> Bool[np.ndarray, "n"]:
-        drawn = [
-            sample_pairs(SEALED if self.sealed else "wall", 1, WALL._rng(asking.seed, row, _NO_PLAN), cross_room=True)
-            for row in range(n)
-        ]
-        pairs = Pairs.of(drawn)
+        pairs = self.pairs(asking.seed, n)
         start, goal = (shown(pairs.rooms, place) for place in (pairs.start, pairs.goal))
         agent = self.ways.agent(model, EMBODIMENT.name, perceive(model, goal), asking.seed)
         agent = replace(agent, enough=self.arrived)
@@ -145,4 +146,5 @@ _NONE: tuple[Benchmark, ...] = (NoPlanBenchmark(sealed=True), NoPlanBenchmark(se
 SUITES: tuple[Suite, ...] = (
     Suite("plan", tuple((each, 200) for each in (*_CROSS, _FAR))),
     Suite("no-plan", tuple((each, 200) for each in _NONE)),
+    Suite("planning", tuple((each, 200) for each in (*_CROSS, _FAR, *_NONE))),
 )
