@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from ami import parallel
 from ami.data.episodes import EpisodeInfo
 from ami.training.perceived import PerceivedStore
 from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
@@ -58,11 +59,12 @@ class WayStore:
             for start in range(0, len(places), _TOGETHER):
                 walks = np.array(places[start : start + _TOGETHER]).T
                 seen = [
-                    store.clips(np.stack([episodes, np.zeros_like(episodes)], 1), length)
+                    store.clips(np.stack([episodes, np.zeros_like(episodes)], 1), length).to(parallel.device_of(model))
                     for episodes, length in zip(walks, lengths, strict=True)
                 ]
                 parts.append(_connect(model, seen, body, settings))
-            self._held[lengths] = _Connected(*(torch.cat(field) for field in zip(*map(_fields, parts), strict=True)))
+            joined = (torch.cat(field).cpu() for field in zip(*map(_fields, parts), strict=True))
+            self._held[lengths] = _Connected(*joined)
         model.train(training)
 
     @property
@@ -138,14 +140,14 @@ def _connect(model: WorldModel, clips: Sequence[Clip], body: Embodiment, setting
     latents = torch.cat([model.encode(clip).values for clip in clips], 1)
     done = torch.cat([functional.pad(_actions(clip), (0, 0, 0, 1)) for clip in clips], 1)
     places, moments = latents.shape[:2]
-    goes_on = torch.ones(moments, dtype=torch.bool)  # from the last moment of a walk nothing was done
-    goes_on[[began - 1 for began in (*_begin([clip.steps for clip in clips])[1:], moments)]] = False
+    # From the last moment of a walk nothing was done.
+    goes_on = torch.cat([torch.arange(clip.steps, device=latents.device) < clip.steps - 1 for clip in clips])
     number = min(settings.neighbours, moments - 1)
     flat = latents.flatten(2)
     apart = torch.cdist(flat, flat)
     apart.diagonal(dim1=1, dim2=2).fill_(torch.inf)
     near = apart.topk(number, largest=False).indices
-    rows = torch.arange(places)[:, None, None]
+    rows = torch.arange(places, device=flat.device)[:, None, None]
     here, there = latents[:, :, None].expand(-1, -1, number, -1, -1), latents[rows, near]
     belief = Belief(body.name, _one(here.flatten(0, 2)))
     acted = model.propose(belief, _one(there.flatten(0, 2)), 1)
@@ -158,12 +160,12 @@ def _connect(model: WorldModel, clips: Sequence[Clip], body: Embodiment, setting
     lands = (landed - there).flatten(3).norm(dim=-1) <= settings.near * error + 1e-5
     costs = torch.where(lands & (effort <= settings.hop), effort.clamp_min(settings.least), torch.inf)
     # What was really done is one more edge.
-    following = torch.arange(1, moments + 1).clamp_max(moments - 1).expand(places, -1)
+    following = torch.arange(1, moments + 1, device=flat.device).clamp_max(moments - 1).expand(places, -1)
     real = _effort(done, body)
     real_costs = torch.where(goes_on, real.clamp_min(settings.least), torch.inf)
     near, costs = torch.cat([near, following[..., None]], 2), torch.cat([costs, real_costs[..., None]], 2)
     acted, effort = torch.cat([acted, done[:, :, None]], 2), torch.cat([effort, real[..., None]], 2)
-    steps = torch.full((places, moments, moments), torch.inf).scatter_reduce_(2, near, costs, "amin")
+    steps = flat.new_full((places, moments, moments), torch.inf).scatter_reduce_(2, near, costs, "amin")
     steps.diagonal(dim1=1, dim2=2).zero_()
     for middle in range(moments):  # Floyd 1962, Warshall 1962
         torch.minimum(steps, steps[:, :, middle, None] + steps[:, None, middle], out=steps)
@@ -177,7 +179,7 @@ def _actions(clip: Clip) -> Float[Tensor, "batch time-1 action"]:
 
 def _effort(actions: Float[Tensor, "*batch action"], body: Embodiment) -> Float[Tensor, "*batch"]:
     """The length of an action, where half of its range is 1, and never more than 1."""
-    low, high = torch.tensor(body.low), torch.tensor(body.high)
+    low, high = actions.new_tensor(body.low), actions.new_tensor(body.high)
     return torch.linalg.vector_norm((actions - (low + high) / 2) / ((high - low) / 2), dim=-1).clamp_max(1.0)
 
 
