@@ -95,6 +95,17 @@ def test_what_cannot_be_undone_has_no_way_back() -> None:
     assert len(ways(Plane(), places)[1]) > len(found)  # where one can climb there are ways up as well
 
 
+def test_what_was_only_gone_through_one_way_is_not_asked_about_the_other() -> None:
+    places = torch.stack([torch.zeros(12), -torch.arange(12) * 0.4], -1)
+    beside = places + torch.tensor([9.0, 0.0])
+    store, found = ways(Plane(falls=True), torch.stack([places, beside]), ("a", "a"), near=0.5)
+    start, goal = np.divmod(store.windows(BEFORE + 2)[:, 1], 24)
+    never = found.times[:, -1].isinf().numpy()
+    assert never.any()
+    assert ((start // 12 != goal // 12) == never).all()
+    assert (start <= goal)[~never].all()
+
+
 def test_ways_come_in_any_order_and_from_walks_of_any_length() -> None:
     store, found = ways(Plane(), wandering())
     index = store.windows(BEFORE + 2)
@@ -135,8 +146,8 @@ def test_who_judges_learns_where_no_way_leads_from_walks_alone() -> None:
     optimiser = torch.optim.Adam(model.way("line").parameters(), 3e-3)
     for _ in range(150):
         clip = store.clips(index[rng.integers(len(index), size=128)], BEFORE + 2)
-        scene, times = torch.rand(128, 1, 1, 2), clip.times.clone()
-        opened = scene[:, 0, 0, 0] > 0.5  # in half of the scenes a door: the same walks, and all of them join
+        scene, times = torch.randint(0, 2, (128, 1, 1, 1)) * 4.0 - 2.0, clip.times.clone()
+        opened = scene[:, 0, 0, 0] > 0.0  # in half of the scenes a door: the same walks, and all of them join
         times[opened & times[:, -1].isinf(), -1] = 5.0
         two = torch.cat([clip.latents, scene.expand_as(clip.latents)], 2)
         losses = Reach().losses(model, Clip("line", times, latents=two, actions=clip.actions), torch.Generator())
@@ -146,12 +157,12 @@ def test_who_judges_learns_where_no_way_leads_from_walks_alone() -> None:
     assert all(parameter.isfinite().all() for parameter in model.parameters())  # infinity taught nothing about steps
 
     def likely(goal: float, scene: float) -> float:
-        here, there = (Latent(torch.tensor([[[[x, 0.0], [scene, 0.5]]]]), torch.zeros(1, 1)) for x in (-2.0, goal))
+        here, there = (Latent(torch.tensor([[[[x, 0.0], [scene, scene]]]]), torch.zeros(1, 1)) for x in (-2.0, goal))
         with torch.no_grad():
             return float(model.reachable(here, there, "line"))
 
-    assert likely(2.0, 0.1) < 0.1
-    assert min(likely(2.0, 0.9), likely(-1.6, 0.9), likely(-1.6, 0.1)) > 0.9
+    assert likely(2.0, -2.0) < 0.1
+    assert min(likely(2.0, 2.0), likely(-1.6, 2.0), likely(-1.6, -2.0)) > 0.9
 
 
 def test_a_model_learns_how_far_it_is_and_what_to_do_first() -> None:

@@ -6,8 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ami import parallel
 from ami.models.jepa import JEPA, SCENE, STATE
 from ami.types import Belief, Clip, Latent, Objective, WorldModel
+
+_BLUR = 0.3  # deviations
 
 
 class Reach(Objective):
@@ -16,8 +19,9 @@ class Reach(Objective):
     Half of the states from which distances are asked are imagined, one or two steps on from what was seen, with the
     distance of where the walk really was then: a planner will ask about imagined states.
 
-    A goal that comes after infinite time was never reached in several walks of a place. Who judges learns from it how
-    likely a way is, from what was seen alone: near a wall the next imagined state may lie behind it.
+    A goal that comes after infinite time was not reached in several walks of a place. Who judges learns from it how
+    likely a way is, from what was seen alone: near a wall the next imagined state may lie behind it. Not every door was
+    found, and that must not be learned by heart: what is judged from is moved about by ``_BLUR`` in every number.
     """
 
     def __init__(self, fast: bool = False) -> None:
@@ -43,7 +47,10 @@ class Reach(Objective):
                     belief = Belief(clip.embodiment, seen)
                     begun[part] = model.predict(belief, clip.actions[part, -1 - back : -1], back).values[:, -1, STATE]
             far, first = way.steps(begun, goal, scene), way.action(start, goal, scene)
-            odds = way.chance(start, goal, scene) if clip.embodiment in model.judges else None
+            odds = None
+            if clip.embodiment in model.judges:
+                moved = torch.randn((parallel.size(), 3, *start.shape), generator=generator)[parallel.rank()]
+                odds = way.chance(*(torch.stack([start, goal, scene]) + _BLUR * moved.to(start)).unbind())
         known = true.isfinite()
         off = (far - true)[known].abs() / (1 + true[known]).sqrt()
         missed = ((first - clip.actions[:, -1]) / (way.high - way.low)).abs()[known]

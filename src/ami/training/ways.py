@@ -37,8 +37,9 @@ class WayStore:
     """Shortest ways between the moments of each place, as clips: some moments, the start, the goal.
 
     A place is all walks that say so (:attr:`ami.data.episodes.EpisodeInfo.place`); what does not say is one by itself.
-    Who has walked a place several times and found no way from one moment to another takes it that there is none: a clip
-    of it comes too, and there the goal comes after infinite time. The more walks, the truer that is.
+    Who has walked a place several times and found no way from one moment to another, nor back, takes it that there is
+    none: a clip of it comes too, and there the goal comes after infinite time. The more walks, the truer that is. Where
+    a way back is all that is known, nothing is said: most of what was gone through once can be gone through again.
 
     The time between start and goal is what the way takes at full effort, and the action between them its first. Two
     moments are joined where the action that the model proposes from one to the other is short and lands there in
@@ -86,7 +87,8 @@ class WayStore:
         """
         found = []
         for episode, (lengths, number) in self._places.items():
-            known = self._held[lengths].steps[number].isfinite() | (len(lengths) > 1)
+            joined = self._held[lengths].steps[number].isfinite()
+            known = joined | ~joined.T if len(lengths) > 1 else joined
             for began in _begin(lengths):
                 known[began : began + BEFORE] = False
             known[:, np.arange(sum(lengths)) % self.settings.apart != 0] = False
