@@ -25,7 +25,7 @@ from ami.recipes.spatial import SPATIAL
 from ami.types import Interval, Result
 
 # Two walks of each layout, long enough together to find a door that is there; a third of the layouts have none.
-_WALLS: dict[str, Any] = {"world": "two-rooms/revisited", "episodes": 3000, "steps": 97}
+_WALLS: dict[str, Any] = {"world": "two-rooms/revisited", "episodes": 3000, "steps": 129}
 # What remembers, by itself: the parts that explore and expect, without those that act and watch.
 _HOLDS = replace(SETTINGS["baby"], physics=replace(PHYSICS, steps=800), places=PLACES)
 
