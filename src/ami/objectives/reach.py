@@ -11,7 +11,7 @@ from ami.models.jepa import JEPA, SCENE, STATE
 from ami.types import Belief, Clip, Latent, Objective, WorldModel
 
 _BLUR = 0.3  # deviations
-_LEFT_OUT = 0.02  # of what is judged
+_LEFT_OUT = 0.03  # of what is judged
 
 
 class Reach(Objective):
