@@ -320,8 +320,8 @@ class Plan:
     """What a planner answers, for each row of the belief it was asked about.
 
     Where no plan was found, the rest of the row shows the best that the search came to, which is not to be acted on.
-    ``why`` then says ``unreachable`` (all that was imagined costs infinitely much: no way leads there), ``guardrail:
-    NAME`` (all of it breaks that) or ``search`` (the best of it does not end at the goal).
+    ``why`` then says ``unreachable`` (no way leads there: all that was imagined costs infinitely much, or one is
+    doubted), ``guardrail: NAME`` (all of it breaks that) or ``search`` (the best of it does not end at the goal).
     """
 
     actions: Float[Tensor, "batch horizon action"]

@@ -10,8 +10,8 @@ from ami import parallel
 from ami.models.jepa import JEPA, SCENE, STATE
 from ami.types import Belief, Clip, Latent, Objective, WorldModel
 
-_BLUR = 0.3  # deviations
-_LEFT_OUT = 0.03  # of what is judged
+_BLUR = 0.3  # deviations that what is judged from is moved about by
+_LEFT_OUT = 0.03  # of what is judged: about as much as is wrong after two walks of a place
 
 
 class Reach(Objective):
