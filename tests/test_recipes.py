@@ -28,6 +28,7 @@ from ami.recipes.places import PlacesSettings, places
 from ami.training.run import Tick, read_metrics, train
 from ami.types import Embodiment, LeftOut
 from ami.worlds import cups, maze, maze_walks, violations
+from ami.worlds.rooms import REVISITED
 from tiny_stores import TINY, film_store, robot_store, rooms_store
 
 
@@ -51,6 +52,17 @@ def test_a_baby_learns_from_rooms_alone(rooms: Store, tmp_path: Path) -> None:
     assert set(model.embodiments) == {"two-rooms"}
     last = read_metrics(tmp_path / "run")[-1]
     assert {"stage", "step", "cpu_seconds", "gradient", "two-rooms/prediction", "two-rooms/gauge/probe"} <= set(last)
+
+
+def test_whether_any_way_leads_is_learned_where_a_place_was_walked_twice(rooms: Store, tmp_path: Path) -> None:
+    settings = replace(TINY, reach=3, reach_batch=16, enough=10)
+    walked = rooms_store(tmp_path / "walked", 12, 20, REVISITED)
+    model = checkpoint.load(train(baby([walked], 0, settings), tmp_path / "run", log_every=1))
+    assert model.reaches == model.judges == ("two-rooms",)
+    assert "two-rooms/reachable" in read_metrics(tmp_path / "run")[-1]
+    once = baby([rooms], 0, settings).build()
+    assert once.reaches
+    assert not once.judges
 
 
 def test_a_baby_learns_from_all_there_is_in_whatever_order_it_comes(

@@ -324,7 +324,7 @@ class Plan(Heavy):
     """Plan once, to a goal that is shown as a picture: in a world, or from one picture of yours to another."""
 
     checkpoint: Positional[Path]  # folder of a checkpoint, or of a finished run
-    world: str | None = None  # two-rooms/fixed, two-rooms/door or two-rooms/wall: start and goal are drawn
+    world: str | None = None  # two-rooms/fixed, /door, /wall or /sealed: start and goal are drawn
     start: Path | None = None  # a picture of now, in place of a world
     goal: Path | None = None  # a picture of what is wanted, from --start or in a world
     embodiment: str | None = None  # who acts, where the model knows several that can
@@ -345,7 +345,7 @@ class Plan(Heavy):
 class Reproduce(Heavy):
     """Make a capability's figures from nothing, once for each training seed, and pool them."""
 
-    what: Positional[Literal["rooms", "plan", "video", "reason", "memory", "spatial"]]  # whose figures
+    what: Positional[Literal["rooms", "plan", "no-plan", "video", "reason", "memory", "spatial"]]  # whose figures
     seeds: int = 1  # trainings, each with experience and questions of its own
     data: tuple[Path, ...] = ()  # films and robots to learn from as well; RGB-D folders to be asked about, unseen
     out: Path | None = None  # folder for all of it; runs/reproduce/NAME where it is not said
