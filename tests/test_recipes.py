@@ -74,6 +74,23 @@ def test_the_most_plentiful_experience_has_the_largest_batch(rooms: Store, films
     assert sizes == {"two-rooms": (8, 6), "widowx": (4, 6)}
 
 
+def test_each_kind_of_experience_counts_by_the_root_of_its_frames(rooms: Store, tmp_path: Path) -> None:
+    settings = replace(TINY, small_batch=2, small_weight=0.25)
+    for episodes, batch, weight in ((20, 8, 1.0), (5, 4, 0.5), (1, 2, 0.25)):
+        robots = robot_store(tmp_path / f"{episodes}", episodes)  # of 10 frames each; the rooms have 200
+        recipe = baby([rooms, robots], 0, settings)
+        perceive = recipe.stages[0]
+        sizes = {clip.embodiment: len(clip) for clip in perceive.loader(recipe.build()).batch(0)}
+        assert sizes == {"two-rooms": 8, "widowx": batch}
+        assert perceive.weights == pytest.approx({"two-rooms": 1.0, "widowx": weight})
+
+
+def test_a_wider_network_learns_in_proportion_slower(rooms: Store) -> None:
+    own, wider = (baby([rooms], 0, replace(TINY, size=size)).stages for size in ("baby", "tiny"))
+    assert [stage.optimisation.rate for stage in own] == [5e-3, 8e-3]  # as they were found
+    assert [stage.optimisation.rate for stage in wider] == pytest.approx([5e-3 * 96 / 192, 8e-3 * 128 / 384])
+
+
 def test_a_part_learns_what_it_would_have_learned_alone(rooms: Store, films: Store, tmp_path: Path) -> None:
     mind = checkpoint.load(train(baby([rooms, films], 0, TINY), tmp_path / "both"))
     acts = checkpoint.load(train(baby([rooms], 0, TINY), tmp_path / "acts"))

@@ -37,13 +37,14 @@ class BabySettings:
     refine: int = 1400  # of the second: predict better, with the encoder frozen
     reach: int = 600  # of the third: how far things are and what to do first, with all else frozen
     clip: int = 9  # steps in a training clip
-    batch: int = 64  # clips of the first kind of experience at a time
-    small_batch: int = 8  # and of every other kind
-    small_weight: float = 0.15  # of its losses: fewer clips say less surely where to go
+    batch: int = 64  # clips at a time of the kind of experience that there is most of
+    small_batch: int = 8  # of any other kind, at least
+    small_weight: float = 0.15  # of its losses, at least: fewer clips say less surely where to go
     enough: int = 5000  # frames; experience with fewer is seen in ``views``, shifted and in other lights
     views: int = 16
     displace: float = 1.0  # and its latents are moved about in the second stage, by so many deviations
     refine_batch: int = 256  # clips of the second stage
+    small_refine_batch: int = 64
     reach_batch: int = 1024  # ways of the third
     objective: PredictionSettings = field(default_factory=PredictionSettings)
     optimisation: Optimisation = field(default_factory=lambda: Optimisation(rate=5e-3))
@@ -121,9 +122,9 @@ def acting(name: str, stores: Mapping[str, Store], seed: int, settings: BabySett
         train[kind], held[kind] = sides(store)
     reaches = tuple(kind for kind, store in stores.items() if settings.reach and _able(store, settings))
     config = _config({kind: measured(store, train[kind]) for kind, store in stores.items()}, settings, reaches)
-    largest = max(stores, key=lambda kind: _frames(stores[kind]))
-    batches = {kind: settings.batch if kind == largest else settings.small_batch for kind in stores}
-    refine_batches = {kind: settings.refine_batch if kind == largest else 64 for kind in stores}
+    settings, shares = _paced(settings, config), _shares(stores)
+    batches = _batches(shares, settings.batch, settings.small_batch)
+    refine_batches = _batches(shares, settings.refine_batch, settings.small_refine_batch)
     short = settings.objective.rollout + settings.window
 
     seen = {
@@ -132,7 +133,7 @@ def acting(name: str, stores: Mapping[str, Store], seed: int, settings: BabySett
     }
     train = {kind: view.of(train[kind]) if isinstance(view := seen[kind], Views) else train[kind] for kind in stores}
 
-    weights = {kind: settings.small_weight for kind in stores if kind != largest}
+    weights = {kind: max(share, settings.small_weight) for kind, share in shares.items()}
     displace = {kind: settings.displace for kind, view in seen.items() if isinstance(view, Views)}
 
     def pictures(model: JEPA) -> Loader:
@@ -216,9 +217,40 @@ def _config(bodies: Mapping[str, Embodiment], settings: BabySettings, reaches: t
     )
 
 
+def _paced(settings: BabySettings, config: JEPAConfig) -> BabySettings:
+    """The rates were found for the size ``baby``; a wider network learns in proportion slower (Yang et al. 2022)."""
+    known = sized("baby", {})
+    stem = known.widths[-1] / config.widths[-1]
+    heads = known.predictor_width / config.predictor_width
+
+    def slower(found: Optimisation, ratio: float) -> Optimisation:
+        return replace(found, rate=found.rate * ratio)
+
+    return replace(
+        settings,
+        optimisation=slower(settings.optimisation, stem),
+        refine_optimisation=slower(settings.refine_optimisation, heads),
+        reach_optimisation=slower(settings.reach_optimisation, heads),
+    )
+
+
 def _able(store: Store, settings: BabySettings) -> bool:
     """Whether it can be learned how far things are: somebody acts, often enough."""
     return bool(store.embodiment.action_dim) and _frames(store) >= settings.enough
+
+
+def _shares(stores: Mapping[str, Store]) -> dict[str, float]:
+    """How much is learned of each kind at a step, the largest 1: the root of its frames, so that little is not drowned.
+
+    Source: Lample and Conneau 2019, section 3.1, for languages.
+    """
+    frames = {kind: _frames(store) for kind, store in stores.items()}
+    return {kind: (count / max(frames.values())) ** 0.5 for kind, count in frames.items()}
+
+
+def _batches(shares: Mapping[str, float], most: int, least: int) -> dict[str, int]:
+    """Clips of each kind: so many times ``least``, the largest ``most``."""
+    return {kind: most if share == 1 else least * max(round(share * most / least), 1) for kind, share in shares.items()}
 
 
 def _frames(store: Store) -> int:
