@@ -11,11 +11,12 @@ import torch
 from ami import parallel
 from ami.cli.training import settings_of
 from ami.data.episodes import Store
+from ami.models import checkpoint
 from ami.recipes import RECIPES
 from ami.recipes.physics import PhysicsSettings
 from ami.recipes.places import PlacesSettings
 from ami.recipes.spatial import SpatialSettings
-from ami.training.run import Recipe
+from ami.training.run import Recipe, Tick, read_metrics, train
 from ami.worlds import cups, maze, maze_walks, violations
 from elsewhere import GPU, Elsewhere, put
 from tiny_stores import TINY, film_store, rooms_store
@@ -71,6 +72,23 @@ def test_every_stage_of_every_recipe_computes_where_the_model_lies(recipe: Recip
                 assert all(loss.device == GPU for loss in losses.values())
             objective.after_step(model)
             objective.gauges(model)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+def test_a_gpu_learns_what_the_cpu_does_also_when_it_is_stopped(recipe: Recipe, tmp_path: Path) -> None:
+    def stop(tick: Tick) -> None:
+        if tick.step == 2:
+            raise KeyboardInterrupt
+
+    train(recipe, tmp_path / "cpu", log_every=1)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "gpu", log_every=1, save_every=1, watch=stop, device="cuda")
+    done = train(recipe, tmp_path / "gpu", log_every=1, resume=True, device="cuda")
+    rows = zip(read_metrics(tmp_path / "cpu"), read_metrics(tmp_path / "gpu"), strict=True)
+    for one, other in rows:
+        told = [name for name in one if "/" in name and "gauge/" not in name]
+        assert [other[name] for name in told] == pytest.approx([one[name] for name in told], rel=0.05, abs=0.02)
+    assert checkpoint.read_provenance(done).device == torch.cuda.get_device_name()
 
 
 def test_the_pretended_gpu_refuses_what_a_real_one_would() -> None:
