@@ -9,7 +9,7 @@ import torch
 from ami.models.jepa import JEPA, JEPAConfig
 from ami.nn.predictors import mended
 from ami.objectives.reach import Reach
-from ami.training.ways import BEFORE, WaySettings, WayStore
+from ami.training.ways import WaySettings, WayStore
 from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
 
 BODY = Embodiment("line", step_seconds=0.5, low=(-1.0, -1.0), high=(1.0, 1.0), action_mean=(0, 0), action_std=(1, 1))
@@ -61,7 +61,7 @@ def wandering(walks: int = 3, moments: int = 40) -> torch.Tensor:
 
 def ways(model: WorldModel, places: torch.Tensor, **changes) -> tuple[WayStore, Clip]:
     store = WayStore(Walks(places), model, BODY, WaySettings(**{"near": 1e6, "apart": 1, **changes}))
-    return store, store.clips(store.windows(BEFORE + 2), BEFORE + 2)
+    return store, store.clips(store.windows(SHOWN), SHOWN)
 
 
 def test_a_way_is_never_shorter_than_the_straight_line_and_hardly_longer() -> None:
@@ -89,16 +89,16 @@ def test_what_cannot_be_undone_has_no_way_back() -> None:
     places = torch.stack([torch.zeros(12), -torch.arange(12) * 0.4], -1)[None]
     store, found = ways(Plane(falls=True), places, near=0.5)
     assert (found.latents[:, -1, 0, 1] <= found.latents[:, -2, 0, 1]).all()
-    down = store.windows(BEFORE + 2)[:, 1]
+    down = store.windows(SHOWN)[:, 1]
     assert (down % 12 >= down // 12).all()
     assert len(ways(Plane(), places)[1]) > len(found)  # where one can climb there are ways up as well
 
 
 def test_ways_come_in_any_order_and_from_walks_of_any_length() -> None:
     store, found = ways(Plane(), wandering())
-    index = store.windows(BEFORE + 2)
+    index = store.windows(SHOWN)
     order = np.random.default_rng(0).permutation(len(index))
-    again = store.clips(index[order], BEFORE + 2)
+    again = store.clips(index[order], SHOWN)
     torch.testing.assert_close(again.latents, found.latents[torch.from_numpy(order)])
     torch.testing.assert_close(again.times, found.times[torch.from_numpy(order)])
 
@@ -108,11 +108,11 @@ def test_a_model_learns_how_far_it_is_and_what_to_do_first() -> None:
     config = JEPAConfig(embodiments={"line": BODY}, dim=2, reaches=("line",), reach_width=32, reach_depth=2)
     model, places = JEPA(config).eval(), wandering(8)
     store = WayStore(Walks(places), Plane(), BODY, WaySettings(near=1e6, apart=1, hop=0.5))
-    index, rng = store.windows(BEFORE + 2), np.random.default_rng(0)
+    index, rng = store.windows(SHOWN), np.random.default_rng(0)
     taught = [parameter for name, parameter in model.named_parameters() if name.startswith("ways")]
     optimiser, history = torch.optim.Adam(taught, 3e-3), []
     for _ in range(400):
-        clip = store.clips(index[rng.integers(len(index), size=128)], BEFORE + 2)
+        clip = store.clips(index[rng.integers(len(index), size=128)], SHOWN)
         two = torch.cat([clip.latents, torch.zeros_like(clip.latents)], 2)  # a state and a scene
         clip = Clip("line", clip.times, latents=two, actions=clip.actions)
         losses = Reach().losses(model, clip, torch.Generator())

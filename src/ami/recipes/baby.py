@@ -21,7 +21,7 @@ from ami.training.loop import Stage, drawn_from
 from ami.training.optim import Optimisation
 from ami.training.perceived import PerceivedStore
 from ami.training.run import Recipe
-from ami.training.ways import BEFORE, WaySettings, WayStore
+from ami.training.ways import WaySettings, WayStore
 from ami.types import Clip, Embodiment
 
 
@@ -147,8 +147,9 @@ def acting(name: str, stores: Mapping[str, Store], seed: int, settings: BabySett
 
     def ways(model: JEPA) -> Loader:
         perceived = {kind: PerceivedStore(seen[kind], model, train[kind]) for kind in reaches}
-        found = [WayStore(each, model, config.embodiments[kind], settings.ways) for kind, each in perceived.items()]
-        return Loader([Source(each, BEFORE + 2, settings.reach_batch) for each in found], seed)
+        joined = replace(settings.ways, window=settings.window)
+        found = [WayStore(each, model, config.embodiments[kind], joined) for kind, each in perceived.items()]
+        return Loader([Source(each, joined.before + 2, settings.reach_batch) for each in found], seed)
 
     return Recipe(
         name=name,

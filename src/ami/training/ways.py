@@ -18,7 +18,7 @@ from ami.training.perceived import PerceivedStore
 from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
 
 _TOGETHER = 16  # walks that are connected in one go
-BEFORE = 2  # moments before the start that a clip of a way shows
+_BACK = 2  # steps before the start from which it is imagined, at most
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,12 @@ class WaySettings:
     near: float = 2.0  # an action must be imagined to land so near, in medians of the one-step error
     least: float = 0.02  # steps that any action costs
     apart: int = 4  # moments from one goal to the next
+    window: int = 1  # latents from which the model imagines what an action does
+
+    @property
+    def before(self) -> int:
+        """Moments before the start that a clip of a way shows."""
+        return _BACK + self.window - 1
 
 
 class WayStore:
@@ -48,7 +54,7 @@ class WayStore:
         model.eval()
         self._walks: dict[int, tuple[int, int]] = {}  # episode: its place among those of its length
         self._held: dict[int, _Connected] = {}  # length: walks
-        for length, episodes in _by_length(store).items():
+        for length, episodes in _by_length(store, settings.before).items():
             self._walks |= {episode: (length, place) for place, episode in enumerate(episodes)}
             parts = []
             for start in range(0, len(episodes), _TOGETHER):
@@ -76,24 +82,25 @@ class WayStore:
         found = []
         for episode, (length, place) in self._walks.items():
             known = self._held[length].steps[place].isfinite()
-            known[:BEFORE], known[:, np.arange(length) % self.settings.apart != 0] = False, False
+            known[: self.settings.before], known[:, np.arange(length) % self.settings.apart != 0] = False, False
             pairs = known.flatten().nonzero().numpy()
             found.append(np.concatenate([np.full_like(pairs, episode), pairs], 1))
         return np.concatenate(found)
 
     def clips(self, index: Int[np.ndarray, "batch 2"], steps: int, frames_per_step: int = 1) -> Clip:
-        """Those ways, each as ``BEFORE`` moments, the start and the goal."""
-        assert (steps, frames_per_step) == (BEFORE + 2, 1), "a way is some moments, its start and its goal"
+        """Those ways, each as some moments, the start and the goal."""
+        before = self.settings.before
+        assert (steps, frames_per_step) == (before + 2, 1), "a way is some moments, its start and its goal"
         rows = []
         for length in sorted({self._walks[int(episode)][0] for episode, _ in index}):
             inside = [row for row, (episode, _) in enumerate(index) if self._walks[int(episode)][0] == length]
             walk = torch.tensor([self._walks[int(index[row, 0])][1] for row in inside])
             pair = torch.from_numpy(index[inside, 1])
-            rows.append((inside, self._held[length].ways(walk, pair // length, pair % length)))
+            rows.append((inside, self._held[length].ways(walk, pair // length, pair % length, before)))
         order = torch.tensor([row for inside, _ in rows for row in inside]).argsort()
         latents, actions, taken = (torch.cat([way[part] for _, way in rows])[order] for part in range(3))
-        began = torch.arange(BEFORE + 1).expand(len(index), -1)
-        times = torch.cat([began, BEFORE + taken[:, None]], 1) * self.body.step_seconds
+        began = torch.arange(before + 1).expand(len(index), -1)
+        times = torch.cat([began, before + taken[:, None]], 1) * self.body.step_seconds
         return Clip(self.body.name, times, latents=latents, actions=actions)
 
 
@@ -109,16 +116,16 @@ class _Connected:
     actions: Float[Tensor, "walks moments neighbours action"]
     effort: Float[Tensor, "walks moments neighbours"]
 
-    def ways(self, walk: Tensor, start: Tensor, goal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def ways(self, walk: Tensor, start: Tensor, goal: Tensor, before: int) -> tuple[Tensor, Tensor, Tensor]:
         """Latents and actions of each way, and the steps that it takes."""
-        moments = torch.stack([*(start - back for back in range(BEFORE, -1, -1)), goal], 1)
+        moments = torch.stack([*(start - back for back in range(before, -1, -1)), goal], 1)
         through = self.costs[walk, start] + self.steps[walk[:, None], self.neighbours[walk, start], goal[:, None]]
         taken, which = through.min(1)
         taken = torch.where(start == goal, 0.0, taken)
         # The first edge is short; who has farther to go goes on in its direction at full effort.
         stretch = taken.clamp_max(1.0) / self.effort[walk, start, which].clamp_min(1e-3)
         first = self.actions[walk, start, which] * stretch[:, None]
-        done = self.done[walk[:, None], moments[:, :BEFORE]]
+        done = self.done[walk[:, None], moments[:, :before]]
         return self.latents[walk[:, None], moments], torch.cat([done, first[:, None]], 1), taken
 
 
@@ -130,11 +137,12 @@ def _connect(model: WorldModel, clip: Clip, body: Embodiment, settings: WaySetti
     flat = latents.flatten(2)
     near = torch.cdist(flat, flat).topk(number + 1, largest=False).indices[..., 1:]
     rows = torch.arange(walks, device=flat.device)[:, None, None]
-    here, there = latents[:, :, None].expand(-1, -1, number, -1, -1), latents[rows, near]
-    belief = Belief(body.name, _one(here.flatten(0, 2)))
-    acted = model.propose(belief, _one(there.flatten(0, 2)), 1)
+    past, there = _past(latents, settings.window), latents[rows, near]
+    here = past[:, :, None].expand(-1, -1, number, -1, -1, -1)
+    belief = Belief(body.name, _latent(here.flatten(0, 2)))
+    acted = model.propose(belief, _latent(there.flatten(0, 2)[:, None]), 1)
     landed = model.predict(belief, acted, 1).values[:, 0].view_as(there)
-    was = Belief(body.name, _one(latents[:, :-1].flatten(0, 1)))
+    was = Belief(body.name, _latent(past[:, :-1].flatten(0, 1)))
     done = model.predict(was, clip.actions.flatten(0, 1)[:, None], 1).values[:, 0]
     error = (done - latents[:, 1:].flatten(0, 1)).flatten(1).norm(dim=-1).median()
     acted = acted[:, 0].view(walks, moments, number, -1)
@@ -161,14 +169,23 @@ def _effort(actions: Float[Tensor, "*batch action"], body: Embodiment) -> Float[
     return torch.linalg.vector_norm((actions - (low + high) / 2) / ((high - low) / 2), dim=-1).clamp_max(1.0)
 
 
-def _one(values: Float[Tensor, "rows tokens dim"]) -> Latent:
-    return Latent(values[:, None], values.new_zeros(len(values), 1))
+def _past(
+    latents: Float[Tensor, "walks moments tokens dim"], window: int
+) -> Float[Tensor, "walks moments window tokens dim"]:
+    """The last ``window`` latents at each moment; a walk was still before it began."""
+    ago = torch.arange(window - 1, -1, -1, device=latents.device)
+    moments = torch.arange(latents.shape[1], device=latents.device)
+    return latents[:, (moments[:, None] - ago).clamp_min(0)]
 
 
-def _by_length(store: PerceivedStore) -> dict[int, list[int]]:
+def _latent(values: Float[Tensor, "rows time tokens dim"]) -> Latent:
+    return Latent(values, values.new_zeros(values.shape[:2]))
+
+
+def _by_length(store: PerceivedStore, before: int) -> dict[int, list[int]]:
     found: dict[int, list[int]] = {}
     for episode in store.perceived:
-        if (length := store.episodes[episode].length) > BEFORE + 1:
+        if (length := store.episodes[episode].length) > before + 1:
             found.setdefault(length, []).append(episode)
     return found
 
