@@ -12,6 +12,7 @@ from ami.objectives.reach import Reach
 from ami.training.ways import WaySettings, WayStore
 from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
 
+SHOWN = WaySettings().before + 2  # moments that a clip of a way shows
 BODY = Embodiment("line", step_seconds=0.5, low=(-1.0, -1.0), high=(1.0, 1.0), action_mean=(0, 0), action_std=(1, 1))
 
 
@@ -101,6 +102,24 @@ def test_ways_come_in_any_order_and_from_walks_of_any_length() -> None:
     again = store.clips(index[order], SHOWN)
     torch.testing.assert_close(again.latents, found.latents[torch.from_numpy(order)])
     torch.testing.assert_close(again.times, found.times[torch.from_numpy(order)])
+
+
+def test_an_action_is_imagined_from_as_many_moments_as_a_belief_holds() -> None:
+    class Looking(Plane):
+        def predict(self, belief, actions, horizon):
+            self.held = belief.latents.values[:, :, 0]
+            return super().predict(belief, actions, horizon)
+
+    places, model, settings = wandering(), Looking(), WaySettings(near=1e6, apart=1, window=2)
+    store = WayStore(Walks(places), model, BODY, settings)
+    before = torch.cat([places[:, :1], places[:, :-2]], 1)  # a walk was still before it began
+    torch.testing.assert_close(model.held.view(3, 39, 2, 2), torch.stack([before, places[:, :-1]], 2))
+    index = store.windows(settings.before + 2)
+    found = store.clips(index, settings.before + 2).latents[:, : settings.before + 1, 0]
+    start = torch.from_numpy(index[:, 1] // 40)
+    torch.testing.assert_close(
+        found, places[index[:, 0], :][torch.arange(len(index))[:, None], start[:, None] + torch.arange(-3, 1)]
+    )
 
 
 def test_a_model_learns_how_far_it_is_and_what_to_do_first() -> None:
