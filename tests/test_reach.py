@@ -9,9 +9,10 @@ import torch
 from ami.models.jepa import JEPA, JEPAConfig
 from ami.nn.predictors import mended
 from ami.objectives.reach import Reach
-from ami.training.ways import BEFORE, WaySettings, WayStore
+from ami.training.ways import WaySettings, WayStore
 from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
 
+SHOWN = WaySettings().before + 2  # moments that a clip of a way shows
 BODY = Embodiment("line", step_seconds=0.5, low=(-1.0, -1.0), high=(1.0, 1.0), action_mean=(0, 0), action_std=(1, 1))
 
 
@@ -62,7 +63,7 @@ def wandering(walks: int = 3, moments: int = 40) -> torch.Tensor:
 
 def ways(model: WorldModel, places: torch.Tensor, named: tuple[str, ...] = (), **changes) -> tuple[WayStore, Clip]:
     store = WayStore(Walks(places, named), model, BODY, WaySettings(**{"near": 1e6, "apart": 1, **changes}))
-    return store, store.clips(store.windows(BEFORE + 2), BEFORE + 2)
+    return store, store.clips(store.windows(SHOWN), SHOWN)
 
 
 def test_a_way_is_never_shorter_than_the_straight_line_and_hardly_longer() -> None:
@@ -90,7 +91,7 @@ def test_what_cannot_be_undone_has_no_way_back() -> None:
     places = torch.stack([torch.zeros(12), -torch.arange(12) * 0.4], -1)[None]
     store, found = ways(Plane(falls=True), places, near=0.5)
     assert (found.latents[:, -1, 0, 1] <= found.latents[:, -2, 0, 1]).all()
-    down = store.windows(BEFORE + 2)[:, 1]
+    down = store.windows(SHOWN)[:, 1]
     assert (down % 12 >= down // 12).all()
     assert len(ways(Plane(), places)[1]) > len(found)  # where one can climb there are ways up as well
 
@@ -99,7 +100,7 @@ def test_what_was_only_gone_through_one_way_is_not_asked_about_the_other() -> No
     places = torch.stack([torch.zeros(12), -torch.arange(12) * 0.4], -1)
     beside = places + torch.tensor([9.0, 0.0])
     store, found = ways(Plane(falls=True), torch.stack([places, beside]), ("a", "a"), near=0.5)
-    start, goal = np.divmod(store.windows(BEFORE + 2)[:, 1], 24)
+    start, goal = np.divmod(store.windows(SHOWN)[:, 1], 24)
     never = found.times[:, -1].isinf().numpy()
     assert never.any()
     assert ((start // 12 != goal // 12) == never).all()
@@ -108,9 +109,9 @@ def test_what_was_only_gone_through_one_way_is_not_asked_about_the_other() -> No
 
 def test_ways_come_in_any_order_and_from_walks_of_any_length() -> None:
     store, found = ways(Plane(), wandering())
-    index = store.windows(BEFORE + 2)
+    index = store.windows(SHOWN)
     order = np.random.default_rng(0).permutation(len(index))
-    again = store.clips(index[order], BEFORE + 2)
+    again = store.clips(index[order], SHOWN)
     torch.testing.assert_close(again.latents, found.latents[torch.from_numpy(order)])
     torch.testing.assert_close(again.times, found.times[torch.from_numpy(order)])
 
@@ -120,7 +121,7 @@ def test_walks_of_one_place_are_one_and_what_they_do_not_join_comes_after_infini
     back = walk.flip(1)
     places = torch.cat([walk, back, walk + far, walk + far, back + far])
     store, found = ways(Plane(), places, ("a", "a", "b", "a", "a"), hop=0.5)
-    index = store.windows(BEFORE + 2)
+    index = store.windows(SHOWN)
     assert set(index[:, 0]) == {0, 2}  # the first walks of two places
     start, goal = index[:, 1] // 80 // 20, index[:, 1] % 80 // 20  # walks, of the first place
     apart = torch.from_numpy((index[:, 0] == 0) & ((start < 2) != (goal < 2)))
@@ -142,10 +143,10 @@ def test_who_judges_learns_where_no_way_leads_from_walks_alone() -> None:
     config = {"embodiments": {"line": BODY}, "dim": 2, "reach_width": 32, "reach_depth": 2}
     model = JEPA(JEPAConfig(**config, reaches=("line",), judges=("line",))).eval()
     store = WayStore(sealed, Plane(), BODY, WaySettings(near=1e6, apart=4))
-    index, rng = store.windows(BEFORE + 2), np.random.default_rng(0)
+    index, rng = store.windows(SHOWN), np.random.default_rng(0)
     optimiser = torch.optim.Adam(model.way("line").parameters(), 3e-3)
     for _ in range(150):
-        clip = store.clips(index[rng.integers(len(index), size=128)], BEFORE + 2)
+        clip = store.clips(index[rng.integers(len(index), size=128)], SHOWN)
         scene, times = torch.randint(0, 2, (128, 1, 1, 1)) * 4.0 - 2.0, clip.times.clone()
         opened = scene[:, 0, 0, 0] > 0.0  # in half of the scenes a door: the same walks, and all of them join
         times[opened & times[:, -1].isinf(), -1] = 5.0
@@ -165,16 +166,34 @@ def test_who_judges_learns_where_no_way_leads_from_walks_alone() -> None:
     assert min(likely(2.0, 2.0), likely(-1.6, 2.0), likely(-1.6, -2.0)) > 0.9
 
 
+def test_an_action_is_imagined_from_as_many_moments_as_a_belief_holds() -> None:
+    class Looking(Plane):
+        def predict(self, belief, actions, horizon):
+            self.held = belief.latents.values[:, :, 0]
+            return super().predict(belief, actions, horizon)
+
+    places, model, settings = wandering(), Looking(), WaySettings(near=1e6, apart=1, window=2)
+    store = WayStore(Walks(places), model, BODY, settings)
+    before = torch.cat([places[:, :1], places[:, :-2]], 1)  # a walk was still before it began
+    torch.testing.assert_close(model.held.view(3, 39, 2, 2), torch.stack([before, places[:, :-1]], 2))
+    index = store.windows(settings.before + 2)
+    found = store.clips(index, settings.before + 2).latents[:, : settings.before + 1, 0]
+    start = torch.from_numpy(index[:, 1] // 40)
+    torch.testing.assert_close(
+        found, places[index[:, 0], :][torch.arange(len(index))[:, None], start[:, None] + torch.arange(-3, 1)]
+    )
+
+
 def test_a_model_learns_how_far_it_is_and_what_to_do_first() -> None:
     torch.manual_seed(0)
     config = JEPAConfig(embodiments={"line": BODY}, dim=2, reaches=("line",), reach_width=32, reach_depth=2)
     model, places = JEPA(config).eval(), wandering(8)
     store = WayStore(Walks(places), Plane(), BODY, WaySettings(near=1e6, apart=1, hop=0.5))
-    index, rng = store.windows(BEFORE + 2), np.random.default_rng(0)
+    index, rng = store.windows(SHOWN), np.random.default_rng(0)
     taught = [parameter for name, parameter in model.named_parameters() if name.startswith("ways")]
     optimiser, history = torch.optim.Adam(taught, 3e-3), []
     for _ in range(400):
-        clip = store.clips(index[rng.integers(len(index), size=128)], BEFORE + 2)
+        clip = store.clips(index[rng.integers(len(index), size=128)], SHOWN)
         two = torch.cat([clip.latents, torch.zeros_like(clip.latents)], 2)  # a state and a scene
         clip = Clip("line", clip.times, latents=two, actions=clip.actions)
         losses = Reach().losses(model, clip, torch.Generator())

@@ -15,12 +15,13 @@ from ami.evaluation.ask import held_out_clip
 from ami.evaluation.films import rate
 from ami.evaluation.suites.robots import NextLatent
 from ami.models import checkpoint
+from ami.models.jepa import JEPA
 from ami.models.mind import Mind
 from ami.models.recurrent import RecurrentJEPA
 from ami.models.vjepa import VJEPA
 from ami.objectives.masked import MaskedSettings
 from ami.recipes import RECIPES
-from ami.recipes.baby import BabySettings, baby, bridge
+from ami.recipes.baby import BabySettings, baby, bridge, tasks
 from ami.recipes.common import by_embodiment, gauge_clips, measured, sides
 from ami.recipes.films import DRAWN, RECORDED, VIDEO, FilmSettings, resolved, video
 from ami.recipes.physics import PhysicsSettings, physics
@@ -84,6 +85,33 @@ def test_the_most_plentiful_experience_has_the_largest_batch(rooms: Store, films
     recipe = baby([rooms, films, robots], 0, TINY)
     sizes = {clip.embodiment: (len(clip), clip.steps) for clip in recipe.stages[0].loader(recipe.build()).batch(0)}
     assert sizes == {"two-rooms": (8, 6), "widowx": (4, 6)}
+
+
+def test_each_kind_of_experience_counts_by_the_root_of_its_frames(rooms: Store, tmp_path: Path) -> None:
+    settings = replace(TINY, small_batch=2, small_weight=0.25)
+    for episodes, batch, weight in ((20, 8, 1.0), (5, 4, 0.5), (1, 2, 0.25)):
+        robots = robot_store(tmp_path / f"{episodes}", episodes)  # of 10 frames each; the rooms have 200
+        recipe = baby([rooms, robots], 0, settings)
+        perceive = recipe.stages[0]
+        sizes = {clip.embodiment: len(clip) for clip in perceive.loader(recipe.build()).batch(0)}
+        assert sizes == {"two-rooms": 8, "widowx": batch}
+        assert perceive.weights == pytest.approx({"two-rooms": 1.0, "widowx": weight})
+
+
+def test_a_wider_network_learns_in_proportion_slower(rooms: Store) -> None:
+    own, wider = (baby([rooms], 0, replace(TINY, size=size)).stages for size in ("baby", "tiny"))
+    assert [stage.optimisation.rate for stage in own] == [5e-3, 8e-3]  # as they were found
+    assert [stage.optimisation.rate for stage in wider] == pytest.approx([5e-3 * 96 / 192, 8e-3 * 128 / 384])
+
+
+def test_ways_are_learned_from_as_many_latents_as_a_belief_holds(rooms: Store, tmp_path: Path) -> None:
+    settings = replace(TINY, window=2, enough=100, reach=3, reach_batch=16)
+    recipe = tasks([rooms], 0, settings)
+    model = checkpoint.load(train(recipe, tmp_path / "run", log_every=1))
+    assert isinstance(model, JEPA)
+    assert (model.config.window, model.reaches) == (2, ("two-rooms",))
+    assert {clip.steps for clip in recipe.stages[2].loader(model).batch(0)} == {5}  # three moments, start and goal
+    assert read_metrics(tmp_path / "run")[-1]["two-rooms/reach"] > 0
 
 
 def test_a_part_learns_what_it_would_have_learned_alone(rooms: Store, films: Store, tmp_path: Path) -> None:
@@ -232,6 +260,7 @@ def test_mixtures_that_make_no_sense_are_refused(rooms: Store, films: Store, rob
     mistakes = {
         "'video' learns from films, which have no actions; .* holds 'two-rooms'": lambda: video([films, rooms]),
         "'bridge' learns from episodes with actions; .* holds 'film'": lambda: bridge([robots, films]),
+        "'tasks' learns from episodes with actions; .* holds 'film'": lambda: tasks([rooms, films]),
         "both hold 'two-rooms'; collect into one store": lambda: baby([rooms, rooms]),
         "none was given; name at least one store": lambda: baby([]),
         "holds no episodes; collect or ingest some": lambda: baby([Store.create(tmp_path / "empty", WALKER)]),

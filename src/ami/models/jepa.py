@@ -46,7 +46,7 @@ class JEPAConfig(BaseModel):
 #               tokens' width, blocks, dim, predictor width, predictor depth
 _SIZES = {
     "baby": (96, 0, 16, 128, 2),
-    "tiny": (192, 4, 64, 384, 3),
+    "tiny": (192, 4, 32, 384, 3),
     "small": (384, 12, 128, 768, 4),
     "base": (768, 12, 192, 1536, 6),
     "large": (1024, 24, 256, 2048, 8),
@@ -79,8 +79,7 @@ def sized(
         predictor_depth=predictor_depth,
         reaches=reaches,
         judges=judges,
-        reach_width=2 * predictor_width,
-        reach_depth=predictor_depth + 1,
+        reach_width=max(256, predictor_width // 2),  # there are some for each embodiment: soon more than all the rest
     )
 
 

@@ -45,8 +45,8 @@ class Reach(Objective):
             begun = start.clone()
             with torch.no_grad():
                 for back, part in ((1, slice(rows // 4)), (2, slice(rows // 4, rows // 2))):
-                    seen = Latent(values[part, -2 - back, None], clip.times[part, -2 - back, None])
-                    belief = Belief(clip.embodiment, seen)
+                    held = slice(-1 - back - model.config.window, -1 - back)
+                    belief = Belief(clip.embodiment, Latent(values[part, held], clip.times[part, held]))
                     begun[part] = model.predict(belief, clip.actions[part, -1 - back : -1], back).values[:, -1, STATE]
             far, first = way.steps(begun, goal, scene), way.action(start, goal, scene)
             odds = None

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from ami.recipes.baby import baby, bridge
+from ami.recipes.baby import baby, bridge, tasks
 from ami.recipes.films import video
 from ami.recipes.objects import objects
 from ami.recipes.physics import physics
@@ -14,6 +14,7 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
     "baby": baby,
     "video": video,
     "bridge": bridge,
+    "tasks": tasks,
     "physics": physics,
     "objects": objects,
     "places": places,

@@ -1,4 +1,4 @@
-"""The one baby, and its specialist for robots: the same model and training, with fewer kinds of experience."""
+"""The one baby, and its specialists for robots and simulated tasks: the same, with fewer kinds of experience."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ami.training.loop import Stage, drawn_from
 from ami.training.optim import Optimisation
 from ami.training.perceived import PerceivedStore
 from ami.training.run import Recipe
-from ami.training.ways import BEFORE, WaySettings, WayStore
+from ami.training.ways import WaySettings, WayStore
 from ami.types import Clip, Embodiment
 
 
@@ -37,13 +37,14 @@ class BabySettings:
     refine: int = 1400  # of the second: predict better, with the encoder frozen
     reach: int = 600  # of the third: how far things are and what to do first, with all else frozen
     clip: int = 9  # steps in a training clip
-    batch: int = 64  # clips of the first kind of experience at a time
-    small_batch: int = 8  # and of every other kind
-    small_weight: float = 0.15  # of its losses: fewer clips say less surely where to go
+    batch: int = 64  # clips at a time of the kind of experience that there is most of
+    small_batch: int = 8  # of any other kind, at least
+    small_weight: float = 0.15  # of its losses, at least: fewer clips say less surely where to go
     enough: int = 5000  # frames; experience with fewer is seen in ``views``, shifted and in other lights
     views: int = 16
     displace: float = 1.0  # and its latents are moved about in the second stage, by so many deviations
     refine_batch: int = 256  # clips of the second stage
+    small_refine_batch: int = 64
     reach_batch: int = 1024  # ways of the third
     objective: PredictionSettings = field(default_factory=PredictionSettings)
     optimisation: Optimisation = field(default_factory=lambda: Optimisation(rate=5e-3))
@@ -65,6 +66,18 @@ class BabySettings:
 SETTINGS = {
     "baby": BabySettings(),
     "bridge": BabySettings(steps=300, refine=500, batch=32),
+    # One picture knows no velocity, so a belief holds two. SIGReg counts clips: twice as many, half the weight.
+    "tasks": BabySettings(
+        size="tiny",
+        window=2,
+        steps=650,
+        refine=400,
+        reach=500,
+        batch=128,
+        refine_batch=512,
+        small_refine_batch=128,
+        objective=PredictionSettings(gaussian=0.1),
+    ),
 }
 
 # The same with more of everything, for layouts of any kind: what `ami reproduce plan` trains.
@@ -102,11 +115,20 @@ def baby(stores: Sequence[Store], seed: int = 0, settings: BabySettings | None =
 
 def bridge(stores: Sequence[Store], seed: int = 0, settings: BabySettings | None = None) -> Recipe:
     """The same from robot episodes alone: the next latent under the action done."""
+    return _acting_alone("bridge", stores, seed, settings)
+
+
+def tasks(stores: Sequence[Store], seed: int = 0, settings: BabySettings | None = None) -> Recipe:
+    """One wider model for several simulated tasks of like weight; made for a GPU."""
+    return _acting_alone("tasks", stores, seed, settings)
+
+
+def _acting_alone(name: str, stores: Sequence[Store], seed: int, settings: BabySettings | None) -> Recipe:
     found = by_embodiment(stores)
-    for name, store in found.items():
+    for kind, store in found.items():
         if not store.embodiment.action_dim:
-            raise ValueError(f"the recipe 'bridge' learns from episodes with actions; {store.folder} holds '{name}'")
-    return acting("bridge", found, seed, settings or SETTINGS["bridge"])
+            raise ValueError(f"the recipe '{name}' learns from episodes with actions; {store.folder} holds '{kind}'")
+    return acting(name, found, seed, settings or SETTINGS[name])
 
 
 def acting(name: str, stores: Mapping[str, Store], seed: int, settings: BabySettings) -> Recipe:
@@ -122,9 +144,9 @@ def acting(name: str, stores: Mapping[str, Store], seed: int, settings: BabySett
     reaches = tuple(kind for kind, store in stores.items() if settings.reach and _able(store, settings))
     judges = tuple(kind for kind in reaches if _several(stores[kind], train[kind]))
     config = _config({kind: measured(store, train[kind]) for kind, store in stores.items()}, settings, reaches, judges)
-    largest = max(stores, key=lambda kind: _frames(stores[kind]))
-    batches = {kind: settings.batch if kind == largest else settings.small_batch for kind in stores}
-    refine_batches = {kind: settings.refine_batch if kind == largest else 64 for kind in stores}
+    settings, shares = _paced(settings, config), _shares(stores)
+    batches = _batches(shares, settings.batch, settings.small_batch)
+    refine_batches = _batches(shares, settings.refine_batch, settings.small_refine_batch)
     short = settings.objective.rollout + settings.window
 
     seen = {
@@ -133,7 +155,7 @@ def acting(name: str, stores: Mapping[str, Store], seed: int, settings: BabySett
     }
     train = {kind: view.of(train[kind]) if isinstance(view := seen[kind], Views) else train[kind] for kind in stores}
 
-    weights = {kind: settings.small_weight for kind in stores if kind != largest}
+    weights = {kind: max(share, settings.small_weight) for kind, share in shares.items()}
     displace = {kind: settings.displace for kind, view in seen.items() if isinstance(view, Views)}
 
     def pictures(model: JEPA) -> Loader:
@@ -147,8 +169,9 @@ def acting(name: str, stores: Mapping[str, Store], seed: int, settings: BabySett
 
     def ways(model: JEPA) -> Loader:
         perceived = {kind: PerceivedStore(seen[kind], model, train[kind]) for kind in reaches}
-        found = [WayStore(each, model, config.embodiments[kind], settings.ways) for kind, each in perceived.items()]
-        return Loader([Source(each, BEFORE + 2, settings.reach_batch) for each in found], seed)
+        joined = replace(settings.ways, window=settings.window)
+        found = [WayStore(each, model, config.embodiments[kind], joined) for kind, each in perceived.items()]
+        return Loader([Source(each, joined.before + 2, settings.reach_batch) for each in found], seed)
 
     return Recipe(
         name=name,
@@ -220,6 +243,23 @@ def _config(
     )
 
 
+def _paced(settings: BabySettings, config: JEPAConfig) -> BabySettings:
+    """The rates were found for the size ``baby``; a wider network learns in proportion slower (Yang et al. 2022)."""
+    known = sized("baby", {})
+    stem = known.widths[-1] / config.widths[-1]
+    heads = known.predictor_width / config.predictor_width
+
+    def slower(found: Optimisation, ratio: float) -> Optimisation:
+        return replace(found, rate=found.rate * ratio)
+
+    return replace(
+        settings,
+        optimisation=slower(settings.optimisation, stem),
+        refine_optimisation=slower(settings.refine_optimisation, heads),
+        reach_optimisation=slower(settings.reach_optimisation, heads),
+    )
+
+
 def _able(store: Store, settings: BabySettings) -> bool:
     """Whether it can be learned how far things are: somebody acts, often enough."""
     return bool(store.embodiment.action_dim) and _frames(store) >= settings.enough
@@ -229,6 +269,20 @@ def _several(store: Store, episodes: Sequence[int]) -> bool:
     """Whether some place was walked more than once: only then is it known what no walk joins."""
     places = [place for episode in episodes if (place := store.episodes[episode].place)]
     return len(set(places)) < len(places)
+
+
+def _shares(stores: Mapping[str, Store]) -> dict[str, float]:
+    """How much is learned of each kind at a step, the largest 1: the root of its frames, so that little is not drowned.
+
+    Source: Lample and Conneau 2019, section 3.1, for languages.
+    """
+    frames = {kind: _frames(store) for kind, store in stores.items()}
+    return {kind: (count / max(frames.values())) ** 0.5 for kind, count in frames.items()}
+
+
+def _batches(shares: Mapping[str, float], most: int, least: int) -> dict[str, int]:
+    """Clips of each kind: so many times ``least``, the largest ``most``."""
+    return {kind: most if share == 1 else least * max(round(share * most / least), 1) for kind, share in shares.items()}
 
 
 def _frames(store: Store) -> int:

@@ -19,7 +19,7 @@ from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
 
 _TOGETHER = 16  # places that are connected in one go
 _Lengths = tuple[int, ...]  # of the walks of a place, in moments
-BEFORE = 2  # moments before the start that a clip of a way shows
+_BACK = 2  # steps before the start from which it is imagined, at most
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,12 @@ class WaySettings:
     near: float = 2.0  # an action must be imagined to land so near, in medians of the one-step error
     least: float = 0.02  # steps that any action costs
     apart: int = 4  # moments from one goal to the next
+    window: int = 1  # latents from which the model imagines what an action does
+
+    @property
+    def before(self) -> int:
+        """Moments before the start that a clip of a way shows."""
+        return _BACK + self.window - 1
 
 
 class WayStore:
@@ -54,7 +60,7 @@ class WayStore:
         model.eval()
         self._places: dict[int, tuple[_Lengths, int]] = {}  # its first walk: its number among those of such lengths
         self._held: dict[_Lengths, _Connected] = {}
-        for lengths, places in _by_lengths(store).items():
+        for lengths, places in _by_lengths(store, settings.before).items():
             self._places |= {walks[0]: (lengths, number) for number, walks in enumerate(places)}
             parts = []
             for start in range(0, len(places), _TOGETHER):
@@ -90,25 +96,26 @@ class WayStore:
             joined = self._held[lengths].steps[number].isfinite()
             known = joined | ~joined.T if len(lengths) > 1 else joined
             for began in _begin(lengths):
-                known[began : began + BEFORE] = False
+                known[began : began + self.settings.before] = False
             known[:, np.arange(sum(lengths)) % self.settings.apart != 0] = False
             pairs = known.flatten().nonzero().numpy()
             found.append(np.concatenate([np.full_like(pairs, episode), pairs], 1))
         return np.concatenate(found)
 
     def clips(self, index: Int[np.ndarray, "batch 2"], steps: int, frames_per_step: int = 1) -> Clip:
-        """Those ways, each as ``BEFORE`` moments, the start and the goal."""
-        assert (steps, frames_per_step) == (BEFORE + 2, 1), "a way is some moments, its start and its goal"
+        """Those ways, each as some moments, the start and the goal."""
+        before = self.settings.before
+        assert (steps, frames_per_step) == (before + 2, 1), "a way is some moments, its start and its goal"
         rows, places = [], [self._places[int(episode)] for episode, _ in index]
         for lengths in sorted({lengths for lengths, _ in places}):
             inside = [row for row, (other, _) in enumerate(places) if other == lengths]
             place = torch.tensor([places[row][1] for row in inside])
             pair, moments = torch.from_numpy(index[inside, 1]), sum(lengths)
-            rows.append((inside, self._held[lengths].ways(place, pair // moments, pair % moments)))
+            rows.append((inside, self._held[lengths].ways(place, pair // moments, pair % moments, before)))
         order = torch.tensor([row for inside, _ in rows for row in inside]).argsort()
         latents, actions, taken = (torch.cat([way[part] for _, way in rows])[order] for part in range(3))
-        began = torch.arange(BEFORE + 1).expand(len(index), -1)
-        times = torch.cat([began, BEFORE + taken[:, None]], 1) * self.body.step_seconds
+        began = torch.arange(before + 1).expand(len(index), -1)
+        times = torch.cat([began, before + taken[:, None]], 1) * self.body.step_seconds
         return Clip(self.body.name, times, latents=latents, actions=actions)
 
 
@@ -124,22 +131,23 @@ class _Connected:
     actions: Float[Tensor, "places moments neighbours action"]
     effort: Float[Tensor, "places moments neighbours"]
 
-    def ways(self, place: Tensor, start: Tensor, goal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def ways(self, place: Tensor, start: Tensor, goal: Tensor, before: int) -> tuple[Tensor, Tensor, Tensor]:
         """Latents and actions of each way, and the steps that it takes."""
-        moments = torch.stack([*(start - back for back in range(BEFORE, -1, -1)), goal], 1)
+        moments = torch.stack([*(start - back for back in range(before, -1, -1)), goal], 1)
         through = self.costs[place, start] + self.steps[place[:, None], self.neighbours[place, start], goal[:, None]]
         taken, which = through.min(1)
         taken = torch.where(start == goal, 0.0, taken)
         # The first edge is short; who has farther to go goes on in its direction at full effort.
         stretch = taken.clamp_max(1.0) / self.effort[place, start, which].clamp_min(1e-3)
         first = self.actions[place, start, which] * stretch[:, None]
-        done = self.done[place[:, None], moments[:, :BEFORE]]
+        done = self.done[place[:, None], moments[:, :before]]
         return self.latents[place[:, None], moments], torch.cat([done, first[:, None]], 1), taken
 
 
 def _connect(model: WorldModel, clips: Sequence[Clip], body: Embodiment, settings: WaySettings) -> _Connected:
     """Several places at once; ``clips`` has the first walk of each, then the second of each, and so on."""
-    latents = torch.cat([model.encode(clip).values for clip in clips], 1)
+    past = torch.cat([_past(model.encode(clip).values, settings.window) for clip in clips], 1)
+    latents = past[:, :, -1]
     done = torch.cat([functional.pad(_actions(clip), (0, 0, 0, 1)) for clip in clips], 1)
     places, moments = latents.shape[:2]
     # From the last moment of a walk nothing was done.
@@ -150,11 +158,11 @@ def _connect(model: WorldModel, clips: Sequence[Clip], body: Embodiment, setting
     apart.diagonal(dim1=1, dim2=2).fill_(torch.inf)
     near = apart.topk(number, largest=False).indices
     rows = torch.arange(places, device=flat.device)[:, None, None]
-    here, there = latents[:, :, None].expand(-1, -1, number, -1, -1), latents[rows, near]
-    belief = Belief(body.name, _one(here.flatten(0, 2)))
-    acted = model.propose(belief, _one(there.flatten(0, 2)), 1)
+    here, there = past[:, :, None].expand(-1, -1, number, -1, -1, -1), latents[rows, near]
+    belief = Belief(body.name, _latent(here.flatten(0, 2)))
+    acted = model.propose(belief, _latent(there.flatten(0, 2)[:, None]), 1)
     landed = model.predict(belief, acted, 1).values[:, 0].view_as(there)
-    was = Belief(body.name, _one(latents[:, goes_on].flatten(0, 1)))
+    was = Belief(body.name, _latent(past[:, goes_on].flatten(0, 1)))
     expected = model.predict(was, done[:, goes_on].flatten(0, 1)[:, None], 1).values[:, 0]
     error = (expected - latents.roll(-1, 1)[:, goes_on].flatten(0, 1)).flatten(1).norm(dim=-1).median()
     acted = acted[:, 0].view(places, moments, number, -1)
@@ -185,15 +193,24 @@ def _effort(actions: Float[Tensor, "*batch action"], body: Embodiment) -> Float[
     return torch.linalg.vector_norm((actions - (low + high) / 2) / ((high - low) / 2), dim=-1).clamp_max(1.0)
 
 
-def _one(values: Float[Tensor, "rows tokens dim"]) -> Latent:
-    return Latent(values[:, None], values.new_zeros(len(values), 1))
+def _past(
+    latents: Float[Tensor, "walks moments tokens dim"], window: int
+) -> Float[Tensor, "walks moments window tokens dim"]:
+    """The last ``window`` latents at each moment; a walk was still before it began."""
+    ago = torch.arange(window - 1, -1, -1, device=latents.device)
+    moments = torch.arange(latents.shape[1], device=latents.device)
+    return latents[:, (moments[:, None] - ago).clamp_min(0)]
 
 
-def _by_lengths(store: PerceivedStore) -> dict[_Lengths, list[tuple[int, ...]]]:
+def _latent(values: Float[Tensor, "rows time tokens dim"]) -> Latent:
+    return Latent(values, values.new_zeros(values.shape[:2]))
+
+
+def _by_lengths(store: PerceivedStore, before: int) -> dict[_Lengths, list[tuple[int, ...]]]:
     """The walks of each place that are long enough to show a way, by how long they are."""
     places: dict[str | int, list[int]] = {}
     for episode in store.perceived:
-        if (info := store.episodes[episode]).length > BEFORE + 1:
+        if (info := store.episodes[episode]).length > before + 1:
             places.setdefault(info.place or episode, []).append(episode)
     found: dict[_Lengths, list[tuple[int, ...]]] = {}
     for walks in places.values():
