@@ -15,7 +15,7 @@ from ami.data.episodes import Store
 from ami.models import contract
 from ami.models.places import PlacesJEPA, sized
 from ami.nn.places import PlaceMemory, Viewer, Writer, between, moved, outlook
-from ami.objectives.revisits import Revisits, columns, planar
+from ami.objectives.revisits import Revisits, columns, planar, shades
 from ami.types import Belief, Clip, Latent
 from ami.worlds import maze_walks
 from ami.worlds.maze import EMBODIMENT, NAME
@@ -184,13 +184,22 @@ def test_recorded_poses_and_depths_are_read_as_they_are_meant(clip: Clip) -> Non
     assert columns(clip.depth).shape == (3, 24, 16)
 
 
+def test_shades_are_the_colours_of_parts_of_columns() -> None:
+    video = torch.zeros(1, 1, 1, 3, 64, 64, dtype=torch.uint8)
+    video[..., 1, 16:32, 8:12] = 128  # green, in the second quarter from above, in the third column
+    found = shades(video).view(16, 3, 4)
+    assert found[2, 1, 1] == 0
+    found[2, 1, 1] = -2
+    assert (found == -2).all()
+
+
 def test_every_loss_teaches(clip: Clip) -> None:
     torch.manual_seed(0)
     made = model().train()
     for last in (made.viewer.blocks[2], made.strides[NAME].out):
         torch.nn.init.normal_(last.weight, 0, 0.05)
-    losses = Revisits().losses(made, clip, torch.Generator().manual_seed(0))
-    assert set(losses) == {"depth", "stride", "covariance", "view", "way", "doubt", "which"}
+    losses = Revisits(made.config.dim).losses(made, clip, torch.Generator().manual_seed(0))
+    assert set(losses) == {"depth", "colour", "stride", "covariance", "view", "way", "doubt", "which"}
     sum(losses.values(), torch.tensor(0.0)).backward()
     without = [name for name, each in made.named_parameters() if each.grad is None or not each.grad.abs().sum()]
     assert not without
@@ -202,7 +211,7 @@ def test_it_says_what_it_cannot_do_without(clip: Clip, tmp_path: Path) -> None:
         made.encode(replace(clip, video=None))
     with pytest.raises(ValueError, match=r"needs actions of shape \(batch, 3, 2\); nothing came"):
         made.believe(None, made.encode(clip.between(0, 4)), None, NAME)
-    with pytest.raises(ValueError, match="walks with actions, depth and pose"):
-        Revisits().losses(made, replace(clip, depth=None), torch.Generator())
+    with pytest.raises(ValueError, match="walks with video, actions, depth and pose"):
+        Revisits(made.config.dim).losses(made, replace(clip, depth=None), torch.Generator())
     with pytest.raises(ValueError, match="no JEPA of places of size 'vast'"):
         sized({NAME: BODY}, "vast")

@@ -57,7 +57,7 @@ def places(stores: Sequence[Store], seed: int = 0, settings: PlacesSettings = PL
     stage = Stage(
         "revisit",
         settings.steps,
-        lambda model: Revisits(objective),
+        lambda model: Revisits(model.config.dim, objective),
         lambda model: Loader(sources, seed),
         settings.optimisation,
         gauge_clips=gauge_clips(found, split.held, min(settings.clip, 16)),
