@@ -12,10 +12,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ami import geometry, parallel
-from ami.models.spatial import SpatialJEPA, told
-from ami.nn.senses import DepthStem
-from ami.nn.tokenizers import PATCH, PatchStem
-from ami.nn.views import Senses
+from ami.models.spatial import SpatialJEPA
+from ami.nn.senses import CellStem, bearings
+from ami.nn.views import Senses, told
 from ami.objectives.regularizers import covariance, variance_hinge
 from ami.types import Clip, Objective, WorldModel
 
@@ -34,10 +33,12 @@ class AcrossSettings:
     across: float = 1.0  # error of all that is sensed together, told from some of it
     colours: float = 1.0  # error of the code of what colours say by themselves, told from whatever was sensed
     depth: float = 1.0  # and of depth's
-    code: int = 32  # numbers of such a code for each cell
+    code: int = 16  # numbers of such a code for each cell
+    lying: float = 1.0  # error of where what a cell shows lies
     view: float = 1.0  # error of the view from elsewhere
     motion: float = 1.0  # error of how the camera moved between two views
-    asked: int = 2  # steps of a clip that are asked for, each from others
+    asked: int = 4  # steps of a clip that are asked for, each from others
+    often: float = 0.5  # share of the training steps in which they are
     variance: float = 4.0  # hinge of the deviation of each cell's latent over the batch
     spread: float = 0.9  # that it asks for
     covariance: float = 1.0
@@ -64,14 +65,10 @@ class Across(Objective):
     def __init__(self, model: SpatialJEPA, settings: AcrossSettings | None = None) -> None:
         super().__init__()
         self.settings = settings or AcrossSettings()
-        dim, code = model.config.dim, self.settings.code
+        config, code = model.config, self.settings.code
+        dim, pixels = config.dim, config.tubelet * config.patch**2
         self.whole = nn.Sequential(nn.Linear(dim, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim))
-        self.codes = nn.ModuleDict(
-            {
-                "colours": PatchStem((code // 2, code, code), model.config.tubelet),
-                "depth": DepthStem(code, PATCH, model.config.tubelet),
-            }
-        )
+        self.codes = nn.ModuleDict({"colours": CellStem(3 * pixels, code), "depth": CellStem(2 * pixels, code)})
         self.read = nn.ModuleDict({name: nn.Linear(dim, code) for name in self.codes})
 
     def losses(self, model: WorldModel, clip: Clip, generator: torch.Generator) -> dict[str, Tensor]:
@@ -82,8 +79,8 @@ class Across(Objective):
         with torch.autocast(device.type, torch.bfloat16, enabled=weigh.precision == "bf16"):
             whole, pupil = model.perceive(self._seen(model, senses, clip, generator), clip.embodiment).chunk(2)
             losses = {"across": weigh.across * (self.whole(pupil).float() - whole).square().mean()}
-            losses |= self._codes(senses, pupil)
-            if clip.pose is not None:
+            losses |= self._codes(senses, pupil) | {"lying": weigh.lying * self._lying(model, senses, pupil)}
+            if clip.pose is not None and float(torch.rand((), generator=generator)) < weigh.often:
                 losses |= self._elsewhere(model, clip.pose, pupil, whole, generator)
         rows = (whole - parallel.mean(whole.mean(0))).flatten(0, 1)
         losses["variance"] = weigh.variance * variance_hinge(rows, weigh.spread)
@@ -151,6 +148,19 @@ class Across(Objective):
                 spread = spread + weight * (weigh.variance * variance_hinge(rows) + covariance(rows))
         return losses | {"codes": spread}
 
+    def _lying(self, model: SpatialJEPA, senses: Senses, pupil: Tensor) -> Tensor:
+        """How far off cells are about where they look and, where depth is known, how far what they show is."""
+        true = bearings(senses.rays)
+        off = (model.lying(pupil) - true).square()
+        missed = off[..., :2].mean()
+        if senses.depth is not None:
+            far, known = senses.depth.unflatten(2, (-1, 2, model.config.patch**2)).transpose(2, 3).flatten(3).unbind(2)
+            share = known.mean(-1)
+            depth = far.sum(-1) / known.sum(-1).clamp_min(1)
+            away = (model.lying(pupil)[..., 2] - true[..., 2] - depth).square()
+            missed = missed + (share * away).mean()
+        return missed
+
     def _elsewhere(
         self, model: SpatialJEPA, pose: Tensor, pupil: Tensor, whole: Tensor, generator: torch.Generator
     ) -> dict[str, Tensor]:
@@ -159,14 +169,16 @@ class Across(Objective):
         if weigh.shuffled:
             pose = pose[torch.randperm(clips, generator=generator)]
         here = torch.randperm(steps, generator=generator)[: weigh.asked]
-        motion = told(geometry.relative(pose[:, None], pose[:, here, None]))
+        poses = geometry.relative(pose[:, None], pose[:, here, None])
+        motion = told(poses)
         itself = (torch.arange(steps) == here[:, None]).to(pose.device)
         chance = _drawn(clips * len(here), steps, generator).to(pose.device).unflatten(0, (clips, -1))
         chance = chance.masked_fill(itself, -1.0)
         without = chance < chance.amax(2, keepdim=True).clamp_max(0.5)  # about half of the others, never all of them
         held, asked = (each.unflatten(0, (clips, steps)) for each in (pupil, whole))
-        guess = model.elsewhere(held, motion, without).float()
-        read = model.apart(held, held[:, here]).float()
+        lying = model.lying(held)
+        guess = model.elsewhere(held, lying, poses, without).float()
+        read = model.apart(held, held[:, here], lying, lying[:, here]).float()
         return {
             "view": weigh.view * (guess - asked[:, here]).square().mean(),
             "motion": weigh.motion * _missed(read[:, ~itself], motion[:, ~itself]).mean(),
