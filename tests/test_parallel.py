@@ -91,7 +91,7 @@ def test_ranks_know_themselves_and_their_differences(two):
 
 def test_one_process_is_the_identity():
     tensor, model = torch.ones(3), nn.Linear(2, 2)
-    parallel.start()
+    parallel.start(torch.device("cpu"))
     assert (parallel.size(), parallel.rank()) == (1, 0)
     assert parallel.mean(tensor) is tensor
     parallel.average_gradients(model)

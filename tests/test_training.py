@@ -29,7 +29,7 @@ from tiny_stores import TINY, rooms_store
 from two_processes import both
 
 SETTINGS = replace(TINY, steps=12, refine=12)
-TIMED = ("cpu_seconds", "frames_per_second")
+TIMED = ("cpu_seconds", "seconds", "frames_per_second")
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,7 @@ def _one(file: str, name: str, output: str) -> None:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    parallel.start()
+    parallel.start(torch.device("cpu"))
     returned = getattr(module, name)(parallel.rank())
     safetensors.torch.save_file({key: value.detach().clone() for key, value in returned.items()}, output)
     parallel.stop()

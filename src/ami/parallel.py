@@ -1,4 +1,4 @@
-"""Everything that knows of more than one process; the identity when there is one."""
+"""Everything that knows of more than one process, and where each computes; the identity when there is one."""
 
 from __future__ import annotations
 
@@ -16,10 +16,28 @@ if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor  # 0.7 s to import: only where there are several processes
 
 
-def start() -> None:
+def device(name: str = "auto") -> torch.device:
+    """Where this process computes: ``cpu``, a GPU of its own (``cuda``), or ``auto``, a GPU where there is one."""
+    able = torch.cuda.is_available()
+    if name == "cpu" or (name == "auto" and not able):
+        return torch.device("cpu")
+    if name not in ("auto", "cuda"):
+        raise ValueError(f"there is no device '{name}' here; choose auto, cpu or cuda")
+    if not able:
+        raise ValueError("the device is cuda, and this PyTorch finds no GPU; choose cpu or auto")
+    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module's weights lie; the CPU where it has none."""
+    return next((each.device for each in module.parameters()), torch.device("cpu"))
+
+
+def start(where: torch.device) -> None:
     """Join the other processes when launched by ``torchrun``; do nothing otherwise."""
     if "WORLD_SIZE" in os.environ and int(os.environ["WORLD_SIZE"]) > 1 and not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if where.type == "cuda" else "gloo")
 
 
 def stop() -> None:
@@ -176,7 +194,7 @@ def shared_like(part: Tensor, like: Tensor) -> Tensor:
     """A shared tensor of which this process brings its rows, laid out as another one is."""
     from torch.distributed.tensor import DTensor
 
-    layout = cast(DTensor, like)
+    layout, part = cast(DTensor, like), part.to(like.device)
     return DTensor.from_local(
         part, layout.device_mesh, layout.placements, run_check=False, shape=like.shape, stride=like.stride()
     )

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, fields, is_dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from ami.cli.show import Bars, Outcome, listing
+import torch
+
+from ami.cli.show import Bars, Outcome, lines, listing, missing
 from ami.data.episodes import Store
+from ami.models import checkpoint
+from ami.nn.precision import fast_precision
 from ami.recipes import RECIPES, scale
 from ami.recipes.baby import SETTINGS, BabySettings
 from ami.recipes.films import VIDEO, FilmSettings
@@ -75,9 +79,10 @@ def train(
     *,
     settings: Settings,
     resume: bool = False,
+    device: torch.device | str = "cpu",
 ) -> Path:
     """Train by a recipe; the checkpoint's folder, whose provenance says what the gauges warned of."""
-    recipe = RECIPES[name](stores, seed, settings)
+    recipe = RECIPES[name](stores, seed, _settled(settings, torch.device(device).type))
     ends = list(accumulate(stage.steps for stage in recipe.stages))
     lengths = {stage.name: (end - stage.steps, stage.steps) for stage, end in zip(recipe.stages, ends, strict=True)}
     gauges: dict[str, float] = {}
@@ -92,7 +97,35 @@ def train(
 
     for stage in recipe.stages:
         bars.tell(stage.name, 0, stage.steps)
-    return train_recipe(recipe, out, resume=resume, watch=watch)
+    return train_recipe(recipe, out, resume=resume, watch=watch, device=device)
+
+
+def outcome(done: Path) -> Outcome:
+    """What to say of a checkpoint that was trained."""
+    papers = checkpoint.read_provenance(done)
+    held = {
+        "checkpoint": str(done),
+        "digest": checkpoint.digest(done),
+        "steps": papers.steps,
+        "cpu_seconds": papers.cpu_seconds,
+        "seconds": papers.seconds,
+        "device": papers.device,
+        "advice": list(papers.warnings),
+        "left_out": [asdict(each) for each in papers.left_out],
+    }
+    by_clock = f"{papers.seconds:.0f} s on {papers.device}"
+    took = f"{papers.cpu_seconds:.0f} CPU-seconds" if papers.device.endswith("cpu") else by_clock
+    said = f"{papers.steps} steps, {took}; the checkpoint is {done}"
+    return Outcome(held, lines(said, *missing(papers.left_out, most=5), *papers.warnings))
+
+
+def _settled(settings: Any, device: str) -> Any:
+    """The same settings, and those of the parts, with a precision of ``auto`` put as the device has it."""
+    held = {each.name: getattr(settings, each.name) for each in fields(settings)}
+    parts = {name: _settled(value, device) for name, value in held.items() if is_dataclass(value)}
+    if held.get("precision") == "auto":
+        parts["precision"] = fast_precision(device)
+    return replace(settings, **parts)
 
 
 def preview(recipe: str, size: str | None, steps: int | None, cluster: str) -> Outcome:

@@ -201,6 +201,7 @@ class Train(Heavy):
     seed: int = 0  # of the first weights and of everything drawn
     size: str | None = None  # baby to large (video: to giant); as the recipe says where it is not said
     steps: int | None = None  # of training in all; stages keep their proportion, and a baby's films come on top
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
     resume: bool = False  # go on with a run that was stopped, with the same words as before
     dry_run: bool = False  # only say what a V-JEPA of --size (baby to giant) would take; needs no --data and no --out
     cluster: str = "8xH100"  # to reckon with in a dry run: so many of A100, H100, H200 or B200
@@ -211,9 +212,8 @@ class Train(Heavy):
         """Train it."""
         from ami import parallel
         from ami.cli.refuse import choose
-        from ami.cli.training import preview, settings_of, train
+        from ami.cli.training import outcome, preview, settings_of, train
         from ami.data.episodes import Store
-        from ami.models import checkpoint
         from ami.recipes import RECIPES
 
         choose("recipe", self.recipe, RECIPES)
@@ -222,27 +222,27 @@ class Train(Heavy):
         if not self.data or self.out is None:
             raise ValueError("a training learns from stores and needs a folder; name them with --data and --out")
         settings = settings_of(self.recipe, self.size, self.steps)
-        parallel.start()
+        device = parallel.device(self.device)
+        parallel.start(device)
         alone_or_first = parallel.rank() == 0
         try:
             stores = [Store.open(folder) for folder in self.data]
             with Bars(shown=alone_or_first) as bars:
-                done = train(self.recipe, stores, self.out, self.seed, bars, settings=settings, resume=self.resume)
+                done = train(
+                    self.recipe,
+                    stores,
+                    self.out,
+                    self.seed,
+                    bars,
+                    settings=settings,
+                    resume=self.resume,
+                    device=device,
+                )
         finally:
             parallel.stop()
         if not alone_or_first:
             return Outcome(None, silent=True)
-        came_from = checkpoint.read_provenance(done)
-        held = {
-            "checkpoint": str(done),
-            "digest": checkpoint.digest(done),
-            "steps": came_from.steps,
-            "cpu_seconds": came_from.cpu_seconds,
-            "advice": list(came_from.warnings),
-            "left_out": [asdict(each) for each in came_from.left_out],
-        }
-        said = f"{came_from.steps} steps, {came_from.cpu_seconds:.0f} CPU-seconds; the checkpoint is {done}"
-        return Outcome(held, lines(said, *missing(came_from.left_out, most=5), *came_from.warnings))
+        return outcome(done)
 
     @property
     def writes(self) -> Path | None:

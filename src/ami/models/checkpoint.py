@@ -72,6 +72,8 @@ class Provenance:
     seeds: tuple[int, ...] = ()
     steps: int = 0  # of the optimiser
     cpu_seconds: float = 0.0  # spent on training, all processes together
+    seconds: float = 0.0  # that it took by the clock
+    device: str = "cpu"  # that computed it, or the name of the GPU
     left_out: tuple[LeftOut, ...] = ()  # recordings that the data lacks, each with the reason
     warnings: tuple[str, ...] = ()  # what its gauges said while it trained
     torch: str = str(torch.__version__)

@@ -64,7 +64,8 @@ class Foresight(Objective):
         other = torch.randperm(clip.steps, generator=generator)
         if clip.video is None:
             raise ValueError("screens are put before pictures, and the clip has none; give clips with video")
-        hidden, covered = screened(clip.video, weigh.screens, generator)
+        # Drawn film by film, in many small strokes: not on a GPU.
+        hidden, covered = (each.to(clip.times.device) for each in screened(clip.video.cpu(), weigh.screens, generator))
         both = Clip(clip.embodiment, clip.times.repeat(2, 1), torch.cat([hidden, clip.video]))
         with torch.autocast(clip.times.device.type, torch.bfloat16, enabled=weigh.precision == "bf16"):
             perceived = model.encode(both).values

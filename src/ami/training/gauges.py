@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ami import parallel
 from ami.reasoning.readout import fit_readout
 from ami.types import Clip, WorldModel
 
@@ -31,7 +32,7 @@ def gauge(model: WorldModel, clip: Clip) -> dict[str, float]:
     """
     training = model.training
     model.eval()
-    values = model.encode(clip).values
+    values = model.encode(clip.to(parallel.device_of(model))).values.cpu()
     model.train(training)
     found = {}
     for token, part in enumerate(_codes(values)):

@@ -74,20 +74,21 @@ class Progress:
             module.load_state_dict({name: value.like(held.get(name)) for name, value in stored.items()})
         known = self.parameters
         for name, stored in state["optimiser"].items():
-            parameter = known[name]  # its moments lie where it lies; the count of steps is a number
+            parameter = known[name]  # what is remembered lies where it lies; the count of steps is a number
             self.optimiser.state[parameter] = {
-                key: value.like(parameter if value.shape else None) for key, value in stored.items()
+                key: value.like(parameter if value.shape else None).to(parameter.device)
+                for key, value in stored.items()
             }
         self.step = state["step"]
 
 
 def begin(model: WorldModel, stage: Stage, seed: int) -> Progress:
-    """A stage at its step 0; what its objective owns begins with weights drawn from ``seed``."""
+    """A stage at its step 0, where the model lies; its objective's own weights are drawn from ``seed``."""
     model.requires_grad_(True)
     for name in stage.frozen:
         model.get_submodule(name).requires_grad_(False)
     with drawn_from(seed):
-        objective = stage.objective(model)
+        objective = stage.objective(model).to(parallel.device_of(model))
     both = nn.ModuleList([model, objective])
     if stage.shared:
         parallel.share_out(both, stage.shared)
@@ -104,14 +105,14 @@ def fit(progress: Progress, stage: Stage, seed: int) -> Iterator[dict[str, float
     model, objective, optimiser = progress.model, progress.objective, progress.optimiser
     both = nn.ModuleList([model, objective])
     taught = [p for group in optimiser.param_groups for p in group["params"]]
-    loader = stage.loader(model)
+    loader, device = stage.loader(model), parallel.device_of(model)
     for clips in loader.prefetch(progress.step, stage.steps, parallel.rank(), parallel.size()):
         began = time.perf_counter()
         _set_training(model, stage.frozen)
         generator = torch.Generator().manual_seed(_key(seed, progress.step))
         losses: dict[str, Tensor] = {}
-        total = torch.zeros(())
-        for clip in clips:
+        total = torch.zeros((), device=device)
+        for clip in (each.to(device) for each in clips):
             for name, loss in objective.losses(model, clip, generator).items():
                 total = total + stage.weights.get(clip.embodiment, 1.0) * loss
                 losses[f"{clip.embodiment}/{name}"] = loss.detach()

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
+from ami import parallel
 from ami.data.episodes import EpisodeInfo, Store
 from ami.data.views import Views
 from ami.types import Clip, WorldModel
@@ -33,7 +34,7 @@ class PerceivedStore:
             self._start[episode] = total
             total += length
             times.append(clip.times[0])
-            latents.append(model.encode(clip).values[0])
+            latents.append(model.encode(clip.to(parallel.device_of(model))).values[0].cpu())
             if clip.actions is not None:
                 actions.append(torch.cat([clip.actions[0], torch.zeros_like(clip.actions[0, :1])]))
         model.train(training)

@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ami import files, parallel
 from ami.models import checkpoint
 from ami.models.snapshot import open_state, save_state
@@ -67,8 +69,9 @@ def train(
     save_every: int = 100,
     log_every: int = 10,
     watch: Callable[[Tick], None] = lambda tick: None,
+    device: torch.device | str = "cpu",
 ) -> Path:
-    """Train, or go on training, in ``folder``; the checkpoint's folder comes back.
+    """Train, or go on training, in ``folder``, on ``device``; the checkpoint's folder comes back.
 
     A run that is killed at any moment and resumed ends with the weights of one that was not, bit for bit, on the same
     machine with the same number of threads and processes; with other processes, up to rounding. ``ValueError`` where
@@ -78,12 +81,11 @@ def train(
     done = folder / "checkpoint"
     if (done / checkpoint.CONFIG).is_file():
         return done
-    began, model = time.process_time(), recipe.build()
+    model = recipe.build().to(device)
     state = open_state(folder / "latest.safetensors") if (folder / "latest.safetensors").is_file() else None
     resumed = sum(stage.steps for stage in recipe.stages[: state["stage"]]) + state["progress"]["step"] if state else 0
     log = _Log(folder, log_every, resumed)
-    spent = state["cpu_seconds"] if state else 0.0
-    before = 0
+    spent, before = _spending(state or {}), 0
     for number, stage in enumerate(recipe.stages):
         if state and number < state["stage"]:
             before += stage.steps
@@ -95,23 +97,21 @@ def train(
         if state and number == state["stage"]:
             progress.restore(state["progress"])
         for measured in fit(progress, stage, _drawn(recipe.seed, stage.name)):
-            now = parallel.total(time.process_time() - began) + spent
+            now = spent()
             step, last = before + progress.step, progress.step == stage.steps
             clips = {clip.embodiment: len(clip) for clip in stage.gauge_clips}
             found = examine(measured, model, progress.objective, clips=clips, done=progress.step / stage.steps)
-            row = {"stage": stage.name, "step": step, "cpu_seconds": now, **measured}
+            row = {"stage": stage.name, "step": step, **now, **measured}
             log.add(row | ({"warnings": [asdict(each) for each in found]} if found else {}), last)
             watch(Tick(stage.name, step, recipe.steps, measured, tuple(each.at(step) for each in found)))
             if progress.step % save_every == 0 or last:
-                kept = {"stage": number, "progress": progress.state(), "cpu_seconds": now}
+                kept = {"stage": number, "progress": progress.state(), **now}
                 log.flush()
                 save_state(folder / "latest.safetensors", kept, step)
-        state, model = None, _in_one_piece(model, recipe.build)
+        state, model = None, _in_one_piece(model, lambda: recipe.build().to(device))
         before += stage.steps
-    spent += parallel.total(time.process_time() - began)
-    parallel.first(
-        lambda: checkpoint.save(done, model.eval(), _provenance(recipe, spent, history(read_metrics(folder))))
-    )
+    papers = _provenance(recipe, history(read_metrics(folder)), torch.device(device), **spent())
+    parallel.first(lambda: checkpoint.save(done, model.eval(), papers))
     return done
 
 
@@ -174,7 +174,17 @@ def _claim(folder: Path, document: Mapping[str, Any], resume: bool) -> None:
         files.write_json(path, document)
 
 
-def _provenance(recipe: Recipe, cpu_seconds: float, warnings: tuple[str, ...]) -> checkpoint.Provenance:
+def _spending(before: Mapping[str, Any]) -> Callable[[], dict[str, float]]:
+    """What says how long it took so far, with what was ``before``: CPU time of all processes, and by the clock."""
+    cpu = before.get("cpu_seconds", 0.0) - parallel.total(time.process_time())
+    wall = before.get("seconds", 0.0) - time.monotonic()
+    return lambda: {"cpu_seconds": cpu + parallel.total(time.process_time()), "seconds": wall + time.monotonic()}
+
+
+def _provenance(
+    recipe: Recipe, warnings: tuple[str, ...], device: torch.device, cpu_seconds: float, seconds: float
+) -> checkpoint.Provenance:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return checkpoint.Provenance(
         recipe=recipe.name,
         code=checkpoint.code_version(),
@@ -183,6 +193,8 @@ def _provenance(recipe: Recipe, cpu_seconds: float, warnings: tuple[str, ...]) -
         seeds=(recipe.seed,),
         steps=recipe.steps,
         cpu_seconds=cpu_seconds,
+        seconds=seconds,
+        device=name if parallel.size() == 1 else f"{parallel.size()} x {name}",
         left_out=recipe.left_out,
         warnings=warnings,
     )

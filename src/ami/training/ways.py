@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from ami import parallel
 from ami.data.episodes import EpisodeInfo
 from ami.training.perceived import PerceivedStore
 from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
@@ -52,8 +53,10 @@ class WayStore:
             parts = []
             for start in range(0, len(episodes), _TOGETHER):
                 index = np.array([[episode, 0] for episode in episodes[start : start + _TOGETHER]])
-                parts.append(_connect(model, store.clips(index, length), body, settings))
-            self._held[length] = _Connected(*(torch.cat(field) for field in zip(*map(_fields, parts), strict=True)))
+                clip = store.clips(index, length).to(parallel.device_of(model))
+                parts.append(_connect(model, clip, body, settings))
+            joined = (torch.cat(field).cpu() for field in zip(*map(_fields, parts), strict=True))
+            self._held[length] = _Connected(*joined)
         model.train(training)
 
     @property
@@ -126,7 +129,7 @@ def _connect(model: WorldModel, clip: Clip, body: Embodiment, settings: WaySetti
     number = min(settings.neighbours, moments - 1)
     flat = latents.flatten(2)
     near = torch.cdist(flat, flat).topk(number + 1, largest=False).indices[..., 1:]
-    rows = torch.arange(walks)[:, None, None]
+    rows = torch.arange(walks, device=flat.device)[:, None, None]
     here, there = latents[:, :, None].expand(-1, -1, number, -1, -1), latents[rows, near]
     belief = Belief(body.name, _one(here.flatten(0, 2)))
     acted = model.propose(belief, _one(there.flatten(0, 2)), 1)
@@ -139,13 +142,13 @@ def _connect(model: WorldModel, clip: Clip, body: Embodiment, settings: WaySetti
     lands = (landed - there).flatten(3).norm(dim=-1) <= settings.near * error + 1e-5
     costs = torch.where(lands & (effort <= settings.hop), effort.clamp_min(settings.least), torch.inf)
     # What was really done is one more edge; from the last moment nothing was.
-    following = torch.arange(1, moments + 1).clamp_max(moments - 1).expand(walks, -1)
+    following = torch.arange(1, moments + 1, device=flat.device).clamp_max(moments - 1).expand(walks, -1)
     real = _effort(clip.actions, body)
     real_costs = functional.pad(real.clamp_min(settings.least), (0, 1), value=torch.inf)
     near, costs = torch.cat([near, following[..., None]], 2), torch.cat([costs, real_costs[..., None]], 2)
     padded = functional.pad(clip.actions, (0, 0, 0, 1))
     acted, effort = torch.cat([acted, padded[:, :, None]], 2), torch.cat([effort, _effort(padded, body)[..., None]], 2)
-    steps = torch.full((walks, moments, moments), torch.inf).scatter_reduce_(2, near, costs, "amin")
+    steps = flat.new_full((walks, moments, moments), torch.inf).scatter_reduce_(2, near, costs, "amin")
     steps.diagonal(dim1=1, dim2=2).zero_()
     for middle in range(moments):  # Floyd 1962, Warshall 1962
         torch.minimum(steps, steps[:, :, middle, None] + steps[:, None, middle], out=steps)
@@ -154,7 +157,7 @@ def _connect(model: WorldModel, clip: Clip, body: Embodiment, settings: WaySetti
 
 def _effort(actions: Float[Tensor, "*batch action"], body: Embodiment) -> Float[Tensor, "*batch"]:
     """The length of an action, where half of its range is 1, and never more than 1."""
-    low, high = torch.tensor(body.low), torch.tensor(body.high)
+    low, high = actions.new_tensor(body.low), actions.new_tensor(body.high)
     return torch.linalg.vector_norm((actions - (low + high) / 2) / ((high - low) / 2), dim=-1).clamp_max(1.0)
 
 
