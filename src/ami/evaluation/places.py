@@ -119,7 +119,7 @@ def read_best(
     All learn from the other rows alone. So a network that makes much of noise is not asked where a ridge says less.
     """
     first = int(held.sum())
-    said = [way.read(way.learn[~held], truth[~held], torch.cat([way.learn[held], way.asked])) for way in ways]
+    said = [way.read(way.learn[~held], truth[~held], torch.cat([way.learn[held], way.asked])).to(truth) for way in ways]
     scale = truth.std(0).clamp_min(1e-6)
     off = torch.stack([((each[:first] - truth[held]) / scale).square().mean(0) for each in said])
     chosen = [int(off[:, group].mean(1).argmin()) for group in groups]

@@ -136,21 +136,22 @@ class Elsewhere(nn.Module):
         ``lying``: bearings of what each cell shows, as :func:`ami.nn.senses.bearings` says; ``poses`` are told in the
         axes of each held camera.
         """
-        asked = lying[..., :2].float().mean(1)  # the camera there is like those that are held
+        kept = torch.ones(poses.shape[:3], device=views.device) if without is None else (~without).float()
         value, trust = self.value(views).float(), self.trust(views).float()
         with torch.autocast(views.device.type, enabled=False):  # a millionth of a radian is not seen, a hundredth is
+            kept = kept / kept.sum(-1, keepdim=True)
+            asked = (kept @ lying[..., :2].float().flatten(2)).unflatten(-1, (-1, 2))  # its camera is like those held
             moved = bearings(geometry.place(geometry.inverse(poses.float()), directions(lying.float())[:, None]))
-            carried = self._carried(value, trust, moved, asked, without)
-        told = torch.cat([carried, _waves(asked)[:, None].expand(-1, poses.shape[1], -1, -1).to(carried.dtype)], -1)
-        tokens = self.enter(told).flatten(0, 1)
-        at = torch.cat([asked, torch.zeros_like(asked[..., :1])], -1).repeat_interleave(poses.shape[1], 0)
+            carried = self.carried(value, trust, moved, asked, without)
+        at = torch.cat([asked, torch.zeros_like(asked[..., :1])], -1).flatten(0, 1)
+        tokens = self.enter(torch.cat([carried.flatten(0, 1), _waves(at)], -1))
         places = turns(at / _STEP, self.head)
         for block in self.blocks:
             tokens = block(tokens, places)
         return self.leave(tokens).unflatten(0, poses.shape[:2])
 
-    def _carried(
-        self, value: Tensor, trust: Tensor, moved: Tensor, asked: Tensor, without: Tensor | None
+    def carried(
+        self, value: Tensor, trust: Tensor, moved: Tensor, asked: Tensor, without: Tensor | None = None
     ) -> Float[Tensor, "rows asked cells taken"]:
         """What comes to lie near each asked cell, with how far off it does, its range and how much of it there is."""
         sharp = self.sharp.exp()[:, None]
@@ -161,14 +162,14 @@ class Elsewhere(nn.Module):
         off = moved[..., :2].square().sum(-1)
         bias = trust - self.near[:, None, None] * moved[..., 2] - sharp[..., None] * off
         keys = torch.cat([2 * sharp[..., None, None] * moved[..., :2], bias[..., None]], -1).flatten(3, 4)
-        query = torch.cat([asked, torch.ones_like(asked[..., :1])], -1)[:, None, None]
+        query = torch.cat([asked, torch.ones_like(asked[..., :1])], -1)[:, :, None]
         fits = query @ keys.mT
-        least = self.nothing[:, None, None] - sharp[..., None] * asked.square().sum(-1)[:, None, None, :, None]
+        least = self.nothing[:, None, None] + sharp[..., None] * asked.square().sum(-1)[:, :, None, :, None]
         weight = torch.cat([fits, least.expand(*fits.shape[:-1], 1)], -1).softmax(-1)[..., :-1]
         value = value.unflatten(-1, (self.takers, -1)).permute(0, 3, 1, 2, 4).flatten(2, 3)[:, None]
         value = torch.cat([value.expand(-1, moved.shape[1], -1, -1, -1), moved.flatten(3, 4)], -1)
         taken, sum_ = weight @ value, weight.sum(-1, keepdim=True)
-        taken[..., -3:-1] -= sum_ * asked[:, None, None]
+        taken[..., -3:-1] -= sum_ * asked[:, :, None]
         return torch.cat([taken, sum_], -1).permute(0, 1, 3, 2, 4).flatten(3)
 
 
@@ -180,14 +181,13 @@ class Apart(nn.Module):
     et al. 2017, "End-to-end learning of geometry and context for deep stereo regression", equation 1.
     """
 
-    def __init__(self, *, cells: int, dim: int, motion: int, width: int, heads: int = 4, key: int = 16) -> None:
+    def __init__(self, *, cells: int, dim: int, motion: int, width: int, heads: int = 8, key: int = 16) -> None:
         super().__init__()
         self.heads = heads
         self.key = nn.Linear(dim, heads * key, bias=False)
         self.near = nn.Parameter(torch.linspace(0.5, 4.0, heads))  # how fast a likeness falls with the way, per radian²
-        self.say = nn.Linear(dim, key)
         self.net = nn.Sequential(
-            nn.Linear(cells * (4 * heads + 3 + 2 * key), width),
+            nn.Linear(cells * (4 * heads + 3), width),
             nn.ReLU(),
             nn.Linear(width, width),
             nn.ReLU(),
@@ -215,17 +215,8 @@ class Apart(nn.Module):
             fits = fits.softmax(-1)  # rows, asked, held, heads, cells, others: by the squares of what they differ by
             found = fits @ lying_there[:, :, None, None].float()
         flow = torch.cat([found - lying_here[:, None, :, None].float(), fits.amax(-1, keepdim=True)], -1)
-        shape = flow.shape[:3]
-        told = torch.cat(
-            [
-                flow.transpose(3, 4).flatten(3),
-                lying_here[:, None].float().flatten(3).expand(*shape, -1),
-                self.say(here)[:, None].float().flatten(3).expand(*shape, -1),
-                self.say(there)[:, :, None].float().flatten(3).expand(*shape, -1),
-            ],
-            -1,
-        )
-        return self.net(told)
+        looks = lying_here[:, None, :, None].float().expand(*flow.shape[:3], 1, -1, -1)
+        return self.net(torch.cat([flow.flatten(3), looks.flatten(3)], -1))
 
 
 def told(pose: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 9"]:

@@ -36,8 +36,8 @@ class AcrossSettings:
     code: int = 16  # numbers of such a code for each cell
     of_film: bool = False  # whether a code tells a cell from its film's others, or also from other films
     lying: float = 1.0  # error of where what a cell shows lies
-    view: float = 1.0  # error of the view from elsewhere
-    motion: float = 1.0  # error of how the camera moved between two views
+    view: float = 2.0  # error of the view from elsewhere
+    motion: float = 2.0  # error of how the camera moved between two views
     asked: int = 4  # steps of a clip that are asked for, each from others
     often: float = 0.5  # share of the training steps in which they are
     variance: float = 4.0  # hinge of the deviation of each cell's latent over the batch
@@ -98,7 +98,7 @@ class Across(Objective):
         encoder, rays = model.encoder, senses.rays
         said = encoder.look(senses)
         whole = sum(said.values(), rays.new_zeros(*rays.shape[:2], 1))
-        pupil, pointed = self._pupil(said, whole, generator)
+        pupil, pointed = self._pupil(said, whole, clip.steps, generator)
         plain, pointed = (each.nonzero()[:, 0] for each in (~pointed, pointed))
         if senses.points is None:
             seen = encoder.hear(torch.cat([rays, rays[plain]]), torch.cat([whole, pupil[plain]]))
@@ -112,10 +112,15 @@ class Across(Objective):
         return torch.cat([seen[: len(senses)], torch.cat([seen, beside])[order]])
 
     def _pupil(
-        self, said: Mapping[str, Tensor], whole: Float[Tensor, "views cells _"], generator: torch.Generator
+        self, said: Mapping[str, Tensor], whole: Float[Tensor, "views cells _"], steps: int, generator: torch.Generator
     ) -> tuple[Float[Tensor, "views cells _"], Bool[Tensor, "views"]]:
-        """What the pupil has of the pictures' cells, and which views it has as points instead."""
+        """What the pupil has of the pictures' cells, and which views it has as points instead.
+
+        It has all views of a clip by the same sense, and a block of all or of none is hidden: so it is asked for
+        views from elsewhere, and for motions, as whoever has one camera is.
+        """
         chance = _drawn(len(whole), 4, generator).to(whole.device)
+        chance[:, 2:] = chance[::steps, 2:].repeat_interleave(steps, 0)
         hidden = _blocks(whole.shape[1], chance[:, :2]) & (chance[:, 2:3] < self.settings.hidden)
         as_points = float(torch.rand((), generator=generator)) < _POINTS
         kind, kept = torch.bucketize(chance[:, 3].contiguous(), torch.tensor(_SHARES, device=whole.device)), whole

@@ -31,7 +31,7 @@ _TOGETHER = 50  # episodes that are recorded at once
 _VISIBLE = 8  # px of a thing that is asked about
 _ANGLES = (5, 10, 30)  # degrees up to which relative poses are counted
 _BEST = (
-    "The last fifth of what probes learn from chooses who answers: of poses, a ridge on the model's own measure "
+    "The last fifth of what probes learn from chooses who answers: for poses, a ridge on the model's own measure "
     "of the motion or the network, which is told that too; of each thing, a ridge, the network or an attentive probe."
 )
 _LEAST = 0.05  # metres: no depth that is read is nearer
@@ -56,23 +56,24 @@ class Places:
     asked: int = 6  # and the one whose view is asked for
     among: int = 256
     probe_steps: int = 1500
-    prefix: str = "spatial"  # of what its results are called
+    prefix: str = "spatial"  # of what its results are called, but for those of things
     best: bool = False  # whether things and poses are read by whoever reads them best, the model's own measure included
 
     @property
     def name(self) -> str:
         """What its results are called, all of them."""
-        things = ", position, velocity, yaw" if self.world == TABLETOP else ""
-        return f"{self.prefix}/(depth-from-rgb, relative-pose, ego-motion, cross-modal, queried-view{things})"
+        things = ", spatial/(position, velocity, yaw)" if self.world == TABLETOP else ""
+        return f"{self.prefix}/(depth-from-rgb, relative-pose, ego-motion, cross-modal, queried-view){things}"
 
     @property
     def protocol(self) -> tuple[str, ...]:
         """How it is asked, a plain sentence each."""
         return (
-            f"{self.prefix}: probes learn from {self.learn} episodes of {self.steps} steps of {self.world} and are asked "
-            "about fresh ones; encoders see colours alone. Depth of 16 x 16 cells is read by a ridge, all else by a "
-            f"network of two hidden layers: from two views up to {self.apart} steps apart how the camera moved (AUC of "
-            "the larger error, of rotation or direction, where it moved), from three in a row where the target is.",
+            f"{self.prefix}: probes learn from {self.learn} episodes of {self.steps} steps of {self.world} and are "
+            "asked about fresh ones; encoders see colours alone. Depth of 16 x 16 cells is read by a ridge, all else "
+            f"by a network of two hidden layers: from two views up to {self.apart} steps apart how the camera moved "
+            "(AUC of the larger error, of rotation or direction, where it moved), from three in a row where the target "
+            "is.",
             f"cross-modal: the nearest of {self.among} views, one an episode, seen in depth alone, to one in colours. "
             f"queried-view: steps {self.held} are seen and that of step {self.asked} is imagined, where the camera "
             f"moved: the nearest of true ones of {self.among} episodes (recall1), or of all steps of its own "
@@ -212,7 +213,7 @@ class _Told:
                 who: measure(each[:, columns].double().numpy(), true, clusters, np.random.default_rng(self.seed))
                 for who, each in said.items()
             }
-            self._keep(name, "r" if name == "yaw" else "r2", found, "", n, clusters)
+            self._keep(f"spatial/{name}", "r" if name == "yaw" else "r2", found, "", n, clusters)
 
     def across(self, seen: Seen, depths: Mapping[str, Eye]) -> None:
         """Which of many views in depth is the one in colours?"""
@@ -262,7 +263,7 @@ class _Told:
             rng = np.random.default_rng(self.seed)
             made = bootstrap_mean(values.double().numpy(), rng, clusters=clusters, method="percentile")
             found[who] = Interval(last(made.value), last(made.low), last(made.high))
-        self._keep(name, metric, found, unit, len(clusters), clusters)
+        self._keep(f"{self.protocol.prefix}/{name}", metric, found, unit, len(clusters), clusters)
 
     def _keep(
         self, name: str, metric: str, found: dict[str, Interval], unit: str, n: int, clusters: np.ndarray
@@ -271,7 +272,7 @@ class _Told:
         how = f"bootstrap over {len(np.unique(clusters))} episodes, 95 %"
         self.results.append(
             Result(
-                f"{self.protocol.prefix}/{name}",
+                name,
                 metric,
                 own.value,
                 own.low,
@@ -345,15 +346,15 @@ def _target(clip: Clip) -> tuple[dict[str, Tensor], Bool[Tensor, "rows steps"]]:
 
 MAZE = Places(maze.NAME, apart=2, held=(0, 1, 2), asked=3)
 TABLE = Places(TABLETOP)
-_MAZE_2 = replace(MAZE, best=True, prefix="maze")
-_SECOND = ((replace(TABLE, best=True), 400),)
+_MAZE_2, _TABLE_2 = replace(MAZE, best=True), replace(TABLE, best=True, prefix="tabletop")
+_SECOND = ((_MAZE_2, 400), (_TABLE_2, 400))
 SUITES = (
     Suite("spatial", ((TABLE, 400),)),
     Suite("spatial-maze", ((MAZE, 400),)),
     Suite("spatial-recorded", ((TABLE, 400), *real_places.ASKED), real_films=True),
     Suite("spatial-maze-recorded", ((MAZE, 400), *real_places.ASKED), real_films=True),
-    Suite("spatial-2", (*_SECOND, (_MAZE_2, 400))),
+    Suite("spatial-2", _SECOND),
     Suite("spatial-maze-2", ((_MAZE_2, 400),)),
-    Suite("spatial-2-recorded", (*_SECOND, (_MAZE_2, 400), *real_places.ASKED), real_films=True),
+    Suite("spatial-2-recorded", (*_SECOND, *real_places.ASKED), real_films=True),
     Suite("spatial-maze-2-recorded", ((_MAZE_2, 400), *real_places.ASKED), real_films=True),
 )
