@@ -151,26 +151,33 @@ class Elsewhere(nn.Module):
         return self.leave(tokens).unflatten(0, poses.shape[:2])
 
     def carried(
-        self, value: Tensor, trust: Tensor, moved: Tensor, asked: Tensor, without: Tensor | None = None
+        self,
+        value: Float[Tensor, "rows held cells takers_dim"],
+        trust: Float[Tensor, "rows held cells takers"],
+        moved: Float[Tensor, "rows asked held cells 3"],
+        asked: Float[Tensor, "rows asked cells 2"],
+        without: Bool[Tensor, "rows asked held"] | None = None,
     ) -> Float[Tensor, "rows asked cells taken"]:
-        """What comes to lie near each asked cell, with how far off it does, its range and how much of it there is."""
-        sharp = self.sharp.exp()[:, None]
-        trust = trust.movedim(-1, 1)[:, None]  # rows, 1, takers, held, cells
+        """What comes to lie near each asked cell, with how far off it does, its range and how much of it there is.
+
+        A weight is a Gaussian of how far off, times what a held cell is trusted and its range to a negative power.
+        """
+        sharp = self.sharp.exp()[:, None, None]
+        trust = trust.movedim(3, 1)[:, None]  # rows, asked, takers, held, cells
         if without is not None:
             trust = trust.masked_fill(without[:, :, None, :, None], _NEVER)
-        moved = moved[:, :, None].expand(-1, -1, self.takers, -1, -1, -1)  # rows, asked, takers, held, cells, 3
-        off = moved[..., :2].square().sum(-1)
-        bias = trust - self.near[:, None, None] * moved[..., 2] - sharp[..., None] * off
-        keys = torch.cat([2 * sharp[..., None, None] * moved[..., :2], bias[..., None]], -1).flatten(3, 4)
+        moved = moved[:, :, None].expand(-1, -1, self.takers, -1, -1, -1)
+        bias = trust - self.near[:, None, None] * moved[..., 2] - sharp * moved[..., :2].square().sum(-1)
+        keys = torch.cat([2 * sharp[..., None] * moved[..., :2], bias[..., None]], -1).flatten(3, 4)
         query = torch.cat([asked, torch.ones_like(asked[..., :1])], -1)[:, :, None]
-        fits = query @ keys.mT
-        least = self.nothing[:, None, None] + sharp[..., None] * asked.square().sum(-1)[:, :, None, :, None]
-        weight = torch.cat([fits, least.expand(*fits.shape[:-1], 1)], -1).softmax(-1)[..., :-1]
-        value = value.unflatten(-1, (self.takers, -1)).permute(0, 3, 1, 2, 4).flatten(2, 3)[:, None]
+        # As in any square of a difference, what is the same for all keys is left out; but not where none is taken.
+        none = self.nothing[:, None, None] + sharp * asked.square().sum(-1)[:, :, None, :, None]
+        weight = torch.cat([query @ keys.mT, none], -1).softmax(-1)[..., :-1]
+        value = value.unflatten(-1, (self.takers, -1)).movedim(3, 1).flatten(2, 3)[:, None]
         value = torch.cat([value.expand(-1, moved.shape[1], -1, -1, -1), moved.flatten(3, 4)], -1)
-        taken, sum_ = weight @ value, weight.sum(-1, keepdim=True)
-        taken[..., -3:-1] -= sum_ * asked[:, :, None]
-        return torch.cat([taken, sum_], -1).permute(0, 1, 3, 2, 4).flatten(3)
+        share = weight.sum(-1, keepdim=True)
+        what, where, far = (weight @ value).split([value.shape[-1] - 3, 2, 1], -1)
+        return torch.cat([what, where - share * asked[:, :, None], far, share], -1).transpose(2, 3).flatten(3)
 
 
 class Apart(nn.Module):
