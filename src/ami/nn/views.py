@@ -188,7 +188,7 @@ class Apart(nn.Module):
     et al. 2017, "End-to-end learning of geometry and context for deep stereo regression", equation 1.
     """
 
-    def __init__(self, *, cells: int, dim: int, motion: int, width: int, heads: int = 8, key: int = 16) -> None:
+    def __init__(self, *, cells: int, dim: int, motion: int, width: int, heads: int = 4, key: int = 16) -> None:
         super().__init__()
         self.heads = heads
         self.key = nn.Linear(dim, heads * key, bias=False)
@@ -218,8 +218,9 @@ class Apart(nn.Module):
                 torch.cat([each, ways * lying[:, :, None, :, :2].float()], -1)
                 for each, lying in ((asks, lying_here), (keys, lying_there))
             )
-            fits = 2 * asks[:, None] @ keys[:, :, None].mT - keys.square().sum(-1)[:, :, None, :, None]
-            fits = fits.softmax(-1)  # rows, asked, held, heads, cells, others: by the squares of what they differ by
+            asks = torch.cat([2 * asks, torch.ones_like(asks[..., :1])], -1)
+            keys = torch.cat([keys, -keys.square().sum(-1, keepdim=True)], -1)
+            fits = (asks[:, None] @ keys[:, :, None].mT).softmax(-1)  # by the square of what cells differ by
             found = fits @ lying_there[:, :, None, None].float()
         flow = torch.cat([found - lying_here[:, None, :, None].float(), fits.amax(-1, keepdim=True)], -1)
         looks = lying_here[:, None, :, None].float().expand(*flow.shape[:3], 1, -1, -1)
