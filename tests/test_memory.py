@@ -62,8 +62,16 @@ bounds = st.builds(
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(where=bounds, asked=st.integers(0, 10_000), top=st.integers(1, 40), exact=st.booleans())
-def test_recall_is_brute_force_under_bounds(filled, where: Where, asked: int, top: int, exact: bool) -> None:
+@given(
+    where=bounds,
+    asked=st.integers(0, 10_000),
+    top=st.integers(1, 40),
+    apart=st.sampled_from([0.0, 1.0, 2.5]),
+    exact=st.booleans(),
+)
+def test_recall_is_brute_force_under_bounds(
+    filled, where: Where, asked: int, top: int, apart: float, exact: bool
+) -> None:
     place, made = filled
     question = np.random.default_rng(asked).normal(size=memories.DIM)
 
@@ -81,11 +89,17 @@ def test_recall_is_brute_force_under_bounds(filled, where: Where, asked: int, to
         for k, each in enumerate(made)
         if allowed(each)
     )
+    kept: list[tuple[float, int]] = []
+    for one in true:
+        me = made[one[1] - 1]
+        others = [made[k - 1] for _, k in kept]
+        if all(each.episode != me.episode or abs(each.time - me.time) >= apart for each in others):
+            kept.append(one)
     with Memory.open(place) as memory:
-        found = memory.recall(question, top, where, exact=exact)
+        found = memory.recall(question, top, where, apart=apart, exact=exact)
         assert sorted(memory.rows(where).numbers.tolist()) == sorted(k for _, k in true)
-    assert [each.number for each in found] == [k for _, k in true[:top]]
-    assert [each.distance for each in found] == pytest.approx([d for d, _ in true[:top]], rel=1e-5)
+    assert [each.number for each in found] == [k for _, k in kept[:top]]
+    assert [each.distance for each in found] == pytest.approx([d for d, _ in kept[:top]], rel=1e-5)
     assert all(memories.same(each.moment, made[each.number - 1]) for each in found)
 
 

@@ -70,8 +70,11 @@ def test_a_moment_is_found_by_its_picture(ami, made: Path, memory: Path, tmp_pat
     since = ami("recall", memory, "--image", asked, *after, "--top", 99, "--json").document["recalled"]
     assert {each["episode"] for each in since} == {"one.mp4", "two.mp4"}
     assert all(each["time"] >= 86401.5 for each in since)
-    only = ami("recall", memory, "--image", asked, "--episode", "one.mp4", "--top", 99, "--json").document["recalled"]
-    assert [each["episode"] for each in only] == ["one.mp4"] * 20
+    one = ("recall", memory, "--image", asked, "--episode", "one.mp4", "--top", 99, "--json")
+    assert [each["episode"] for each in ami(*one, "--apart", 0).document["recalled"]] == ["one.mp4"] * 20
+    first, second = ami(*one).document["recalled"]  # of a film of two seconds
+    assert abs(first["time"] - second["time"]) >= 1
+    assert "0 s or more between them" in ami(*one, "--apart", -1).mistake
     with Image.open(tmp_path / "s.png") as shown:
         assert np.asarray(shown)[20:40, 20:40].std() > 1
 
@@ -93,7 +96,8 @@ def test_where_it_was_is_remembered(ami, made: Path, tmp_path: Path) -> None:
     held = ami(*drives, "--json").document
     assert (held["embodiment"], held["moments"], held["with_place"], held["dim"]) == ("car", 12, 12, 32)
     asked = frame(made, 0, tmp_path / "q.png")
-    near = ami("recall", tmp_path / "d", "--image", asked, "--near", 11, 0, 0, 1, "--json").document["recalled"]
+    by = ("--near", 11, 0, 0, 1, "--apart", 0)
+    near = ami("recall", tmp_path / "d", "--image", asked, *by, "--json").document["recalled"]
     assert sorted(each["place"][0] for each in near) == [10, 11, 12]
     assert "remembers what 'car' saw, not 'film'" in ami(*drives[:2], made / "films", *drives[3:]).mistake
     assert "a memory holds what one embodiment saw" in ami(*drives[:3], made / "films", *drives[3:]).mistake

@@ -75,6 +75,7 @@ class Recall(Heavy):
     memory: Positional[str]  # folder of the memory, or postgresql://HOST/DATABASE#NAME
     image: Path  # a picture of what is asked
     top: int = 5  # moments to recall
+    apart: float = 1.0  # seconds that lie at least between two of them of the same episode
     since: str | None = None  # not before: seconds, or a date as 2026-11-26T04:30
     until: str | None = None  # not after
     near: tuple[float, float, float, float] | None = None  # x y z and a radius, m: not farther away than that
@@ -106,7 +107,7 @@ class Recall(Heavy):
             body = memory.about.embodiment
             asked = read_picture(self.image, model.part(body).picture or 64)
             latent = perceive_stills(model, body, asked[None])[0]
-            found = memory.recall(latent, self.top, where, exact=self.exact)
+            found = memory.recall(latent, self.top, where, apart=self.apart, exact=self.exact)
         if self.sheet is not None:
             drawn = sheet(asked, found)
             files.write_whole(self.sheet, lambda file: file.write(drawn))

@@ -8,7 +8,7 @@ from typing import Any
 
 from ami.evaluation.futures import Film
 from ami.evaluation.page import png
-from ami.evaluation.style import STYLE
+from ami.evaluation.style import document
 
 _STYLE = """
 .numbers { margin-top: 40px; } .numbers td, .numbers thead th { white-space: nowrap; text-align: left; }
@@ -28,24 +28,12 @@ def page(
     ``pictures`` are of some steps, from 1, row by row; ``numbers`` are rows of text below a row of names.
     """
     steps, rows = pictures
-    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     title = f"What if {held['what_if']}?"
     film = "".join(_row(name, film) for name, film in rows.items())
     times = "".join(f"<span>{held['times'][step - 1]:.1f} s</span>" for step in steps)
     head, *body = numbers
     cells = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in body)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>{escape(title)}</title>
-<style>{STYLE}{_STYLE}</style>
-</head>
-<body>
-<header>
+    body = f"""<header>
 <p class="kicker">AMI imagines</p>
 <h1>{escape(title)}</h1>
 <p class="said">Episode {held["episode"]} of {escape(held["store"]["folder"])}, believed up to step {held["start"]}.
@@ -59,9 +47,8 @@ What is imagined is shown by the recorded moment of the store that the model per
 <table><thead><tr>{"".join(f"<th scope=col>{escape(cell)}</th>" for cell in head)}</tr></thead>
 <tbody>{cells}</tbody></table></section>
 </main>
-</body>
-</html>
 """
+    return document(title, body, style=_STYLE)
 
 
 def _row(name: str, film: Film) -> str:

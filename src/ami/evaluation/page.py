@@ -15,7 +15,7 @@ from PIL import Image
 from ami.evaluation import plots
 from ami.evaluation.plots import MODEL
 from ami.evaluation.strips import Beside, Strip
-from ami.evaluation.style import STYLE
+from ami.evaluation.style import document
 from ami.types import Interval, Result
 
 if TYPE_CHECKING:  # report.py writes the page, so it imports this file
@@ -45,23 +45,7 @@ def page(report: Report) -> str:
         _notes(report.notes),
     )
     title = f"AMI report: {report.checkpoint.recipe} on {report.suite.name}"
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<title>{escape(title)}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-{_head(report)}
-<main>
-{"".join(sections)}</main>
-</body>
-</html>
-"""
+    return document(title, f"{_head(report)}\n<main>\n{''.join(sections)}</main>\n")
 
 
 def readable(name: str) -> str:

@@ -1,6 +1,10 @@
-"""How the report's page looks: one sheet, the colours first, light and dark."""
+"""How pages look: what they all begin and end with, and one sheet, the colours first, light and dark."""
 
-STYLE = """
+from __future__ import annotations
+
+from html import escape
+
+_STYLE = """
 :root {
   --paper: #faf8f3; --card: #fffefb; --ink: #1f2838; --soft: #5c6577; --line: #e2ded3; --warn: #fff0dc;
   --series0: #d04a12; --series1: #0072b2; --series2: #00835f; --series3: #a8508a; --series4: #6b7280;
@@ -87,4 +91,24 @@ details th { color: var(--soft); vertical-align: top; white-space: nowrap; } det
   .glance tr.next { border-top: 1px solid var(--line); padding-top: 8px; }
 }
 @media print { section { break-inside: avoid-page; } details { display: none; } }
+"""
+
+
+def document(title: str, body: str, *, style: str = "", script: str = "") -> str:
+    """A whole HTML document around ``body``, which forbids itself to load anything; without ``script`` it runs none."""
+    runs = "; script-src 'unsafe-inline'; media-src data:" if script else ""
+    policy = f"default-src 'none'; style-src 'unsafe-inline'{runs}; img-src data:"
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<title>{escape(title)}</title>
+<style>{_STYLE}{style}</style>
+</head>
+<body>
+{body}{f"<script>{script}</script>{chr(10)}" if script else ""}</body>
+</html>
 """

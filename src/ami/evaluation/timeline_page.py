@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ami.data.video import write_film
-from ami.evaluation.style import STYLE
+from ami.evaluation.style import document
 from ami.evaluation.timeline import Film, Moment, Timeline
 
 _WIDE, _HIGH = 1000.0, 220.0  # of the drawing, in its own units; the page stretches it
@@ -50,24 +50,12 @@ def page(timeline: Timeline, frames: Film, rate: float, checkpoint: str) -> str:
     """The whole HTML document. ``frames`` are shown, ``rate`` a second; nothing is fetched from anywhere."""
     seconds = len(frames) / rate
     moments = "".join(_moment(each, frames, rate) for each in timeline.moments)
-    policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; media-src data:"
     lead = (
         "How badly each step fits what the model expected of it, in deviations above what is ordinary. "
         f"Calibrated on {'this film itself' if timeline.calibrated_on == 'itself' else 'other, ordinary films'}. "
         "A click on the curve shows the film there."
     )
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>{escape(f"AMI watches {timeline.film}")}</title>
-<style>{STYLE}{_STYLE}</style>
-</head>
-<body>
-<header>
+    body = f"""<header>
 <p class="kicker">AMI watches</p>
 <h1>{escape(timeline.film)}</h1>
 <p class="said">{lead} Checkpoint <code>{escape(checkpoint[:12])}</code>.</p>
@@ -79,10 +67,8 @@ def page(timeline: Timeline, frames: Film, rate: float, checkpoint: str) -> str:
 <section><h2>What stands out</h2>
 <div class="moments">{moments or "<p>Nothing does.</p>"}</div></section>
 </main>
-<script>{_SCRIPT}</script>
-</body>
-</html>
 """
+    return document(f"AMI watches {timeline.film}", body, style=_STYLE, script=_SCRIPT)
 
 
 def _curve(timeline: Timeline, seconds: float) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ami.memory.database import Database
 from ami.memory.moment import Moment, Recalled, Where
@@ -135,11 +135,13 @@ class Memory:
         top: int = 5,
         where: Where = Where(),  # noqa: B008 (it is frozen)
         *,
+        apart: float = 0.0,
         exact: bool = False,
     ) -> list[Recalled]:
         """The ``top`` moments that are most like ``question`` among those that ``where`` allows, nearest first.
 
-        Bounds hold before anything is ranked. Otherwise than ``exact``, one in fifty of the nearest may be missed where
+        Bounds hold before anything is ranked. Who is less than ``apart`` seconds from one of the same episode that is
+        more like the question is passed over. Otherwise than ``exact``, one in fifty of the nearest may be missed where
         moments are many; what comes back is true in either case.
         """
         question = np.asarray(question, np.float32)
@@ -147,14 +149,23 @@ class Memory:
             raise ValueError(
                 f"a question of shape {question.shape} came; {self.name} remembers {self.about.dim} numbers of each"
             )
-        if not np.isfinite(question).all() or top < 1:
-            raise ValueError(f"a question needs finite numbers, and 1 moment or more to ask for; {top} were asked for")
+        if not np.isfinite(question).all() or top < 1 or not apart >= 0:
+            raise ValueError(
+                f"a question needs finite numbers, 1 moment or more to ask for and a time of 0 s or more between them; "
+                f"{top} were asked for, {apart:g} s apart"
+            )
         with self._database.reading():
-            rows = self._index.candidates(question, 4 * top + _POOL, where, exact)
-            ways = np.linalg.norm(rows.vectors.astype(np.float64) - question, axis=1)
-            nearest = sorted(zip(ways.tolist(), rows.numbers.tolist(), strict=True))[:top]
-            held = dict(self._named([number for _, number in nearest]))
-        return [Recalled(number, distance, held[number]) for distance, number in nearest]
+            pool = 4 * top + _POOL
+            while True:
+                rows = self._index.candidates(question, pool, where, exact)
+                ways = np.linalg.norm(rows.vectors.astype(np.float64) - question, axis=1)
+                nearest = _apart(rows, np.lexsort((rows.numbers, ways)), top, apart)
+                if len(nearest) == top or not apart or exact or pool >= self._database.count():
+                    break
+                pool *= 4  # one long look at the same thing filled it
+            numbers = rows.numbers[nearest].tolist()
+            held = dict(self._named(numbers))
+        return [Recalled(n, way, held[n]) for n, way in zip(numbers, ways[nearest].tolist(), strict=True)]
 
     def rows(self, where: Where = Where(), most: int | None = None) -> Rows:  # noqa: B008 (it is frozen)
         """Latents, times, poses and episodes of all moments that ``where`` allows, the newest first, at most ``most``.
@@ -272,3 +283,15 @@ class Memory:
             held = self._database.about()
         self.about = About(**{field.name: held[field.name] for field in fields(About)})
         self._index = self._database.index(self.about.dim)
+
+
+def _apart(rows: Rows, order: Int[np.ndarray, "rows"], top: int, seconds: float) -> list[int]:
+    """The first ``top`` of ``order`` that are so far, in time, from those of their episode that came before them."""
+    chosen: list[int] = []
+    for row in order.tolist():
+        same = [one for one in chosen if rows.episodes[one] == rows.episodes[row]]
+        if not (np.abs(rows.times[same] - rows.times[row]) < seconds).any():
+            chosen.append(row)
+        if len(chosen) == top:
+            break
+    return chosen
