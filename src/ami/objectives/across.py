@@ -34,7 +34,6 @@ class AcrossSettings:
     colours: float = 1.0  # error of the code of what colours say by themselves, told from whatever was sensed
     depth: float = 1.0  # and of depth's
     code: int = 16  # numbers of such a code for each cell
-    of_film: bool = False  # whether a code tells a cell from its film's others, or also from other films
     lying: float = 1.0  # error of where what a cell shows lies
     view: float = 2.0  # error of the view from elsewhere
     motion: float = 2.0  # error of how the camera moved between two views
@@ -80,7 +79,7 @@ class Across(Objective):
         with torch.autocast(device.type, torch.bfloat16, enabled=weigh.precision == "bf16"):
             whole, pupil = model.perceive(self._seen(model, senses, clip, generator), clip.embodiment).chunk(2)
             losses = {"across": weigh.across * (self.whole(pupil).float() - whole).square().mean()}
-            losses |= self._codes(senses, pupil, len(clip)) | {"lying": weigh.lying * self._lying(model, senses, pupil)}
+            losses |= self._codes(senses, pupil) | {"lying": weigh.lying * self._lying(model, senses, pupil)}
             if clip.pose is not None and float(torch.rand((), generator=generator)) < weigh.often:
                 losses |= self._elsewhere(model, clip.pose, pupil, whole, generator)
         rows = (whole - parallel.mean(whole.mean(0))).flatten(0, 1)
@@ -139,7 +138,7 @@ class Across(Objective):
         points = geometry.unproject(depth, camera).flatten(1, 2)
         return points[:, torch.randperm(points.shape[1], generator=generator)[: self.settings.points].to(points.device)]
 
-    def _codes(self, senses: Senses, pupil: Tensor, clips: int) -> dict[str, Tensor]:
+    def _codes(self, senses: Senses, pupil: Tensor) -> dict[str, Tensor]:
         """What each sense says by itself, cell by cell, told from whatever the pupil had."""
         weigh, losses, spread = self.settings, {}, pupil.new_zeros(())
         for name, weight, sensed in (
@@ -148,9 +147,6 @@ class Across(Objective):
         ):
             if sensed is not None:
                 code = self.codes[name](sensed).float()
-                if weigh.of_film:
-                    film = code.unflatten(0, (clips, -1)).mean((1, 2))
-                    code = code - film.repeat_interleave(len(code) // clips, 0)[:, None]
                 code = code - parallel.mean(code.mean(0))
                 losses[name] = weight * (self.read[name](pupil).float() - code).square().mean()
                 rows = code.flatten(0, 1)
