@@ -84,7 +84,7 @@ def main() -> None:
     print(f"  {flops / usual:.3g} operations a second, {flops / usual / best:.2f} of the {best:.3g} of a bare product")
     if device.type == "cuda":
         held = torch.cuda.max_memory_allocated() / 2**30
-        print(f"  memory {held:.1f} GiB; reckoned {reckoned.memory_bytes / 2**30:.1f} with blocks computed anew")
+        print(f"  memory {held:.1f} GiB; reckoned {reckoned.memory_bytes / 2**30:.1f}")
 
 
 if __name__ == "__main__":

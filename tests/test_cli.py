@@ -609,6 +609,7 @@ def test_threads_are_as_many_as_are_asked_for(monkeypatch: pytest.MonkeyPatch) -
     try:
         entry._use_the_machine(2)
         assert torch.get_num_threads() == 2
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
         entry._use_the_machine(None)  # OMP_NUM_THREADS is set, and torch has heeded it
         assert torch.get_num_threads() == 2
         monkeypatch.delenv("OMP_NUM_THREADS")

@@ -43,11 +43,11 @@ def game_store(folder: Path) -> Store:
 MADE = {
     "baby": (rooms_store, replace(TINY, enough=100, reach=2, reach_batch=8)),
     "video": (film_store, TINY.films),
-    "physics": (life_store, PhysicsSettings(steps=2, batch=2)),
-    "retention": (game_store, PhysicsSettings(steps=2, batch=2, retained_batch=2)),
-    "tiny video": (film_store, replace(settings_of("video", "tiny", 2), picture=64, batch=2)),
-    "places": (maze_store, PlacesSettings(steps=2, batch=2, clip=12)),
-    "spatial": (maze_store, SpatialSettings(steps=2, batch=2)),
+    "physics": (life_store, PhysicsSettings(steps=2, batch=2, precision="fp32")),
+    "retention": (game_store, PhysicsSettings(steps=2, batch=2, retained_batch=2, precision="fp32")),
+    "tiny video": (film_store, replace(settings_of("video", "tiny", 2), picture=64, batch=2, precision="fp32")),
+    "places": (maze_store, PlacesSettings(steps=2, batch=2, clip=12, precision="fp32")),
+    "spatial": (maze_store, SpatialSettings(steps=2, batch=2, precision="fp32")),
 }
 
 

@@ -37,7 +37,9 @@ def step(model: VJEPA, teacher: torch.nn.Module, work: Masked, clips: int) -> No
         l1_loss(guess, target.gather(1, asked[..., None].expand(-1, -1, config.width))).backward()
 
 
-@pytest.mark.parametrize("settings", [{}, {"stem": "pieces"}, {"widen": 2.5, "predictor_widen": 3.0, "depth": 3}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"stem": "pieces"}, {"widen": 2.5, "predictor_widen": 3.0, "depth": 3}, {"anew": True}]
+)
 def test_operations_are_those_that_torch_counts(settings: dict) -> None:
     small = {"picture": 64, "slots": 4, "width": 48, "depth": 2, "heads": 2, "predictor_width": 24, "causal": False}
     model = VJEPA(VJEPAConfig(embodiments=FILM, predictor_heads=2, predictor_depth=2, **{**small, **settings}))

@@ -160,3 +160,25 @@ def test_the_one_dial_only_grows_to_the_sizes_of_the_papers() -> None:
     # V-JEPA 2, table 12: 300M, 600M and 1B.
     for size, published in (("large", 3.0e8), ("huge", 6.3e8), ("giant", 1.01e9)):
         assert counts[size] == pytest.approx(published, rel=0.03)
+
+
+def test_blocks_that_are_computed_anew_learn_the_same_and_keep_less() -> None:
+    def learned(anew: bool) -> tuple[int, list[torch.Tensor]]:
+        model, kept = built(anew=anew, depth=4).train(), 0
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal kept
+            kept += tensor.nbytes
+            return tensor
+
+        order = torch.randperm(16, generator=torch.Generator().manual_seed(1)).expand(2, -1)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            (seen,) = model.encoder(model.check(clip(steps=4)), order[:, :9].sort(1).values)
+            told = model.predictor(seen, order[:, :9].sort(1).values, order[:, 9:], slots=4)
+        told.square().sum().backward()
+        return kept, [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
+    (all_, usual), (few, anew) = learned(False), learned(True)
+    assert len(usual) == len(anew) > 40
+    assert all(torch.equal(one, other) for one, other in zip(usual, anew, strict=True))
+    assert few < all_ / 2

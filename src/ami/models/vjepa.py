@@ -46,6 +46,9 @@ class VJEPAConfig(BaseModel):
         default=0, ge=0, description="places that each finder tells all tokens of a step; 0: none looks"
     )
     finders: int = Field(default=3, ge=1, description="networks that look for points, each for itself")
+    anew: bool = Field(
+        default=False, description="whether training computes blocks anew on the way back, in place of keeping them"
+    )
     causal: bool = Field(default=True, description="whether a step hears only those before it")
     tiled: bool = Field(default=False, description="V-JEPA 2's variant of rotary positions, for its weights")
     affine: bool = Field(default=False, description="whether the last norm scales and shifts, as in V-JEPA 2's weights")
@@ -84,7 +87,7 @@ class VJEPA(WorldModel):
             if config.stem == "pieces"
             else Tubelets(config.width, config.patch, config.tubelet, config.mean, config.std, config.pictures)
         )
-        shared = {"side": side, "tiled": config.tiled, "eps": config.eps}
+        shared = {"side": side, "tiled": config.tiled, "eps": config.eps, "anew": config.anew}
         looks = {"tubelet": config.tubelet, "count": config.points, "finders": config.finders}
         self.encoder = VideoEncoder(
             stem,
@@ -184,6 +187,7 @@ def normed(tokens: Float[Tensor, "*any dim"]) -> Float[Tensor, "*any dim"]:
 # V-JEPA 2's 384, and pictures grow where a size is meant for a cluster. Baby has a stem of three small layers, for
 # there one product of 1,536 pixels would be most of the model, and heads of 32.
 #               width, depth, heads, predictor: width, depth, heads; picture, slots
+_LARGE = 768  # from this width on, what lies inside blocks is most of a training's memory
 _SIZES: dict[str, tuple[int, int, int, int, int, int, int, int]] = {
     "baby": (96, 4, 3, 96, 1, 3, 64, 8),
     "tiny": (192, 12, 3, 96, 4, 3, 64, 8),
@@ -212,4 +216,5 @@ def sized(size: str, embodiments: Mapping[str, Embodiment], *, picture: int | No
         predictor_width=predictor_width,
         predictor_depth=predictor_depth,
         predictor_heads=predictor_heads,
+        anew=width >= _LARGE,
     )

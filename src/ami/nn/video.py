@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from ami.nn.points import Points
 from ami.nn.rotary import Turns, grid, turns
@@ -70,6 +72,16 @@ class RotaryBlock(nn.Module):
         return tokens + self.narrow(functional.gelu(self.widen(self.before_network(tokens))))
 
 
+def _anew(block: nn.Module, *inputs: Any) -> Tensor:
+    """What a block says. Of what lies inside nothing is kept for the way back: there it is computed once more.
+
+    Source: Chen et al. 2016, "Training deep nets with sublinear memory cost", section 3.
+    """
+    if not torch.is_grad_enabled():
+        return block(*inputs)
+    return cast(Tensor, checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False))
+
+
 class VideoEncoder(nn.Module):
     """Tokens of a film's steps, each in the light of the others (of those before it, when ``causal``)."""
 
@@ -86,10 +98,12 @@ class VideoEncoder(nn.Module):
         causal: bool = True,
         tiled: bool = False,
         affine: bool = False,
+        anew: bool = False,
         eps: float = 1e-6,
     ) -> None:
         super().__init__()
         self.stem, self.side, self.causal, self.tiled, self.head = stem, side, causal, tiled, width // heads
+        self.anew = anew
         self.points, self.told = points, nn.Linear(2 * points.count, width) if points else None
         self.blocks = nn.ModuleList(RotaryBlock(width, heads, widen, eps) for _ in range(depth))
         # Without scale and shift what comes out is what V-JEPA's target is: layer-normed.
@@ -123,7 +137,7 @@ class VideoEncoder(nn.Module):
             hears = hears[:, None]
         passed = []
         for number, block in enumerate(self.blocks):
-            tokens = block(tokens, where, hears)
+            tokens = _anew(block, tokens, where, hears) if self.anew else block(tokens, where, hears)
             if number in levels and number < len(self.blocks) - 1:
                 passed.append(self.norm(tokens))
         return [*passed, self.norm(tokens)]
@@ -148,10 +162,11 @@ class MaskedPredictor(nn.Module):
         widen: float = 4.0,
         kinds: int = 2,
         tiled: bool = False,
+        anew: bool = False,
         eps: float = 1e-6,
     ) -> None:
         super().__init__()
-        self.side, self.tiled, self.head = side, tiled, width // heads
+        self.side, self.tiled, self.anew, self.head = side, tiled, anew, width // heads
         self.enter = nn.Linear(tokens_width, width)
         self.hidden = nn.Parameter(torch.zeros(kinds, width))  # one for each kind of mask
         self.blocks = nn.ModuleList(RotaryBlock(width, heads, widen, eps) for _ in range(depth))
@@ -174,5 +189,5 @@ class MaskedPredictor(nn.Module):
         known = self.enter(context)
         tokens = torch.cat([known, asked.to(known.dtype)], 1)
         for block in self.blocks:
-            tokens = block(tokens, where)
+            tokens = _anew(block, tokens, where) if self.anew else block(tokens, where)
         return self.leave(self.norm(tokens[:, visible.shape[1] :]))

@@ -75,6 +75,7 @@ def work(config: VJEPAConfig, model: VJEPA) -> Masked:
         pixels=pixels,
         tokens=tokens,
         masks=tuple((each, tokens - each) for each in seen),
+        anew=config.anew,
     )
 
 

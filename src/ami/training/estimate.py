@@ -65,14 +65,18 @@ class Tower:
         products = 4 * self.width**2 + 2 * self.width * self.inner
         return self.depth * (2 * tokens * products + 4 * tokens**2 * self.width)
 
+    def flops_anew(self, tokens: int) -> int:
+        """Operations to find again what the backward pass needs: all but each block's last product."""
+        return self.flops(tokens) - self.depth * 2 * tokens * self.width * self.inner
+
     @property
     def block_parameters(self) -> int:
         """Of one block."""
         return 4 * self.width**2 + 2 * self.width * self.inner + 9 * self.width + self.inner
 
-    def kept(self, tokens: int) -> int:
-        """Bytes that the backward pass finds again: each block's input; the rest is computed anew, block by block."""
-        return _HALF * tokens * self.width * self.depth
+    def kept(self, tokens: int, anew: bool) -> int:
+        """Bytes that the backward pass finds again: what blocks need, or their inputs alone where that comes anew."""
+        return _HALF * tokens * self.width * self.depth if anew else self.depth * self.inside(tokens)
 
     def inside(self, tokens: int) -> int:
         """Bytes that one block's backward pass needs.
@@ -97,6 +101,7 @@ class Masked:
     pixels: int  # numbers in what becomes one token
     tokens: int
     masks: tuple[tuple[int, int], ...]  # visible and hidden tokens
+    anew: bool = False  # whether blocks are computed once more on the way back (as by V-JEPA 2), to keep less
 
     @property
     def flops(self) -> int:
@@ -107,16 +112,18 @@ class Masked:
         for visible, hidden in self.masks:
             inside = self.encoder.flops(visible) + self.predictor.flops(visible + hidden)
             total += 2 * first + 3 * (rest + inside + between * (visible + hidden))
+            if self.anew:
+                total += self.encoder.flops_anew(visible) + self.predictor.flops_anew(visible + hidden)
         return total
 
     @property
     def activations(self) -> int:
-        """Bytes for one clip, at the worst moment, where blocks are computed anew on the way back (as by V-JEPA 2)."""
+        """Bytes for one clip, at the worst moment."""
         kept = _FULL * self.tokens * self.encoder.width  # the targets
         inside = [self.encoder.inside(self.tokens)]
         for visible, hidden in self.masks:
             kept += _HALF * self.tokens * self.pixels
-            kept += self.encoder.kept(visible) + self.predictor.kept(visible + hidden)
+            kept += self.encoder.kept(visible, self.anew) + self.predictor.kept(visible + hidden, self.anew)
             inside.append(self.predictor.inside(visible + hidden))
         return kept + max(inside)
 
