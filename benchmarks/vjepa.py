@@ -1,11 +1,13 @@
-"""Times our V-JEPA beside transformers' ``VJEPA2Model`` (with SDPA) at the same shape and precision, on one thread.
+"""Times our V-JEPA beside transformers' ``VJEPA2Model`` (with SDPA) at the same shape and precision.
 
     python benchmarks/vjepa.py [--frames 8] [--picture 128] [--rounds 3] [--depth 24]
+    python benchmarks/vjepa.py --device cuda --frames 16 --picture 256 --batch 8 --rounds 10
 
 The encoder has the shape of a ViT-L. *Forward* is features of whole clips. *Training step* hides most of a clip:
 context through the encoder, hidden tokens through the predictor, L1 to given targets, backward. There ours computes the
-visible tokens only; transformers' encoder computes all and masks afterwards. Times are CPU-seconds of this process, the
-two take turns, and the shares are of the fastest matrix product that this machine was seen to do at the time.
+visible tokens only; transformers' encoder computes all and masks afterwards. Times are CPU-seconds of one thread, or
+seconds until the GPU is done; the two take turns, and the shares are of the fastest matrix product that was seen to be
+done at the time.
 """
 
 from __future__ import annotations
@@ -59,29 +61,74 @@ def peer(slots: int, picture: int, depth: int) -> torch.nn.Module | None:
     return VJEPA2Model(config)
 
 
-def split(tokens: int, hidden: float) -> tuple[Int[Tensor, "1 kept"], Int[Tensor, "1 masked"]]:
-    """Numbers of the tokens that are seen, and of those to be predicted."""
-    order = torch.randperm(tokens, generator=torch.Generator().manual_seed(0))[None]
+def split(batch: int, tokens: int, hidden: float) -> tuple[Int[Tensor, "batch kept"], Int[Tensor, "batch masked"]]:
+    """Numbers of the tokens that are seen, and of those to be predicted, others in each row."""
+    order = torch.rand(batch, tokens, generator=torch.Generator().manual_seed(0)).argsort(1)
     kept = round(tokens * (1 - hidden))
     return order[:, :kept].sort(1).values, order[:, kept:].sort(1).values
 
 
-def peak(precision: torch.dtype) -> float:
-    """The most operations a CPU-second that a large matrix product reaches here."""
-    one, other = (torch.randn(2048, 2048).to(precision) for _ in range(2))
-    return max(2 * 2048**3 / spent(lambda: one @ other) for _ in range(5))
+def peak(precision: torch.dtype, device: str) -> float:
+    """The most operations a second that a large matrix product reaches here."""
+    size = 2048 if device == "cpu" else 8192
+    one, other = (torch.randn(size, size, device=device).to(precision) for _ in range(2))
+    return max(2 * size**3 / spent(lambda: one @ other, device) for _ in range(5))
 
 
-def spent(work: Callable[[], object]) -> float:
-    """CPU-seconds."""
-    began = time.process_time()
+def spent(work: Callable[[], object], device: str) -> float:
+    """CPU-seconds, or seconds until a GPU is done."""
+    if device == "cpu":
+        began = time.process_time()
+        work()
+        return time.process_time() - began
+    torch.cuda.synchronize()
+    began = time.perf_counter()
     work()
-    return time.process_time() - began
+    torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def jobs(options: argparse.Namespace) -> dict[str, tuple[Callable[[], object], Callable[[], object] | None]]:
+    """What is timed: ours, and theirs where transformers is installed."""
+    slots, side, batch = options.frames // TUBELET, options.picture, options.batch
+    with torch.device(options.device):
+        mine, other = ours(slots, side, options.depth), peer(slots, side, options.depth)
+    tokens = slots * (side // PATCH) ** 2
+    seen, hidden = (each.to(options.device) for each in split(batch, tokens, options.hidden))
+    video = torch.randint(0, 256, (batch, slots, TUBELET, 3, side, side), dtype=torch.uint8).to(options.device)
+    pixels = torch.randn(batch, options.frames, 3, side, side).to(options.device)
+    targets = torch.randn(*hidden.shape, WIDTH).to(options.device)
+    clip = Clip("film", (torch.arange(slots) * 0.5).expand(batch, -1), video)
+    print(f"{batch} × {tokens} tokens, {options.hidden:.0%} hidden, {options.depth} × {WIDTH}, predictor 12 × 384")
+
+    def features() -> object:
+        with torch.no_grad():
+            return mine.encode(clip)
+
+    def learn() -> None:
+        (context,) = mine.encoder(video, seen)
+        functional.l1_loss(mine.predictor(context, seen, hidden, slots=slots), targets).backward()
+
+    if other is None:
+        print("transformers is not installed and is left out")
+        return {"forward": (features, None), "training step": (learn, None)}
+
+    def their_features() -> object:
+        with torch.no_grad():
+            return other(pixel_values_videos=pixels, skip_predictor=True)
+
+    def their_learn() -> None:
+        answer = other(pixel_values_videos=pixels, context_mask=[seen], target_mask=[hidden])
+        functional.l1_loss(answer.predictor_output.last_hidden_state, targets).backward()
+
+    return {"forward": (features, their_features), "training step": (learn, their_learn)}
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--picture", type=int, default=128)
     parser.add_argument("--depth", type=int, default=24)
@@ -89,54 +136,24 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    slots, side = options.frames // TUBELET, options.picture
-    mine, other = ours(slots, side, options.depth), peer(slots, side, options.depth)
-    tokens = slots * (side // PATCH) ** 2
-    seen, hidden = split(tokens, options.hidden)
-    video = torch.randint(0, 256, (1, slots, TUBELET, 3, side, side), dtype=torch.uint8)
-    pixels = torch.randn(1, options.frames, 3, side, side)
-    targets = torch.randn(1, hidden.shape[1], WIDTH)
-    clip = Clip("film", torch.arange(slots)[None] * 0.5, video)
-
-    def features() -> object:
-        with torch.no_grad():
-            return mine.encode(clip)
-
-    def their_features() -> object:
-        with torch.no_grad():
-            return other(pixel_values_videos=pixels, skip_predictor=True)
-
-    def learn() -> None:
-        (context,) = mine.encoder(video, seen)
-        functional.l1_loss(mine.predictor(context, seen, hidden, slots=slots), targets).backward()
-
-    def their_learn() -> None:
-        answer = other(pixel_values_videos=pixels, context_mask=[seen], target_mask=[hidden])
-        functional.l1_loss(answer.predictor_output.last_hidden_state, targets).backward()
-
-    print(f"{tokens} tokens, width {WIDTH}, {options.depth} blocks, predictor 12 × 384, {options.hidden:.0%} hidden")
-    if other is None:
-        print("transformers is not installed and is left out")
-    print(f"{'':24} {'ours, CPU s':>12} {'theirs':>8} {'ratio':>6} {'share of peak':>14}")
+    asked = jobs(options)
+    print(f"{'':24} {'ours, ms':>12} {'theirs':>8} {'ratio':>6} {'share of peak':>14}")
     for precision in (torch.float32, torch.bfloat16):
         half = precision == torch.bfloat16
-        with torch.autocast("cpu", torch.bfloat16) if half else nullcontext():
-            for name, work, their_work in (
-                ("forward", features, their_features),
-                ("training step", learn, their_learn),
-            ):
+        with torch.autocast(options.device, torch.bfloat16) if half else nullcontext():
+            for name, (work, their_work) in asked.items():
                 with FlopCounterMode(display=False) as counter:
                     work()
                 times: dict[str, list[float]] = {"ours": [], "theirs": []}
-                for _ in range(options.rounds):
-                    times["ours"].append(spent(work))
-                    if other is not None:
-                        times["theirs"].append(spent(their_work))
-                fast = median(times["ours"])
-                share = counter.get_total_flops() / fast / peak(precision)
-                beside = f"{median(times['theirs']):8.2f} {median(times['theirs']) / fast:5.2f}×" if other else " " * 15
+                for _ in range(options.rounds + 1):
+                    times["ours"].append(spent(work, options.device))
+                    if their_work is not None:
+                        times["theirs"].append(spent(their_work, options.device))
+                fast, slow = (1000 * median(each[1:] or [0.0]) for each in times.values())  # the first warms up
+                share = 1000 * counter.get_total_flops() / fast / peak(precision, options.device)
+                beside = f"{slow:8.1f} {slow / fast:5.2f}×" if their_work else " " * 15
                 label = f"{name}, {'bf16' if half else 'fp32'}"
-                print(f"{label:24} {fast:12.2f} {beside} {share:14.0%}")
+                print(f"{label:24} {fast:12.1f} {beside} {share:14.0%}")
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ class Elsewhere(TorchFunctionMode):
                 f"{func.__name__} of a tensor on the GPU and one of shape {tuple(near[0].shape)} on the CPU"
             )
         if func is Tensor.numpy:
-            assert not far, "numpy cannot read what lies on a GPU"
+            assert not far or kwargs.get("force"), "numpy cannot read what lies on a GPU"
         found = func(*args, **kwargs)
         return _mark(found) if far else found
 

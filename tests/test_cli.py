@@ -33,12 +33,15 @@ from ami.evaluation.statistics import wilson
 from ami.evaluation.suites import SUITES
 from ami.evaluation.suites.control import RoomsBenchmark
 from ami.models import checkpoint
+from ami.models.jepa import JEPA, sized
 from ami.planning.sampling import SamplingSettings
 from ami.recipes import RECIPES
 from ami.recipes.baby import SETTINGS, BabySettings
 from ami.recipes.common import sides
+from ami.recipes.films import FilmSettings
 from ami.types import Objective
 from ami.worlds import gym
+from ami.worlds.rooms import EMBODIMENT
 from tiny_stores import TINY, robot_store
 
 SEARCH = SamplingSettings(samples=8, iterations=2, elites=4)
@@ -238,6 +241,9 @@ def test_steps_are_shared_as_the_recipe_shares_them() -> None:
         assert training.settings_of("baby", steps=2).refine == 1
     with pytest.raises(ValueError, match="at least 2"):
         training.settings_of("baby", steps=1)
+    assert training.settings_of("video", "small", picture=64) == FilmSettings(size="small", picture=64)
+    with pytest.raises(ValueError, match="--picture is for the recipe video"):
+        training.settings_of("places", picture=64)
 
 
 def test_a_bar_shows_the_worst_gauge() -> None:
@@ -292,6 +298,18 @@ def test_pictures_are_planned_between_as_a_world_is(ami, made: Path, tmp_path: P
     assert "step 4" in ami("plan", made / "r", *pictures, "--horizon", 4).out
     there = ("--start", tmp_path / "goal.png", "--goal", tmp_path / "goal.png")
     assert ami("plan", made / "r", *there, "--horizon", 1, "--json").document["imagined_cost"] < world["imagined_cost"]
+
+
+def test_a_plan_says_where_no_way_is_believed_to_lead(ami, tmp_path: Path) -> None:
+    names = (EMBODIMENT.name,)
+    model = JEPA(sized("baby", {EMBODIMENT.name: EMBODIMENT}, reaches=names, judges=names))
+    for folder, odds in (("sealed", -9.0), ("open", 9.0)):
+        model.way(EMBODIMENT.name).any.change.bias.data.fill_(odds)
+        checkpoint.save(tmp_path / folder, model, checkpoint.Provenance("test", checkpoint.CodeVersion("0")))
+    asked = "--world", "two-rooms/sealed", "--horizon", 2
+    assert ami("plan", tmp_path / "sealed", *asked, "--json").document["why"] == "unreachable"
+    assert ami("plan", tmp_path / "open", *asked, "--json").document["why"] == ""
+    assert "no plan was found: unreachable" in ami("plan", tmp_path / "sealed", *asked).out
 
 
 def test_a_plan_in_a_world_may_have_a_goal_of_ones_own_and_a_budget(ami, made: Path, tmp_path: Path) -> None:

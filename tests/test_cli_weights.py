@@ -16,6 +16,7 @@ from ami.models import checkpoint, vjepa, vjepa2
 from ami.models.jepa import JEPA, sized
 from ami.models.mind import Mind, MindConfig
 from ami.types import Clip, Embodiment, Latent, WorldModel
+from elsewhere import Elsewhere, put
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +206,24 @@ def test_an_interrupt_leaves_nothing(ami, models: dict[str, Path], films: Path, 
     assert said.code == 130
     assert "nothing was written" in said.err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_gpu_perceives_the_same_of_films_that_are_read_ahead(
+    models: dict[str, Path], films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = features.Shown.to(checkpoint.load(models["vjepa"]), None, 2)
+    several = 3 * [films / "a.mp4", films / "b.mp4"]
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda pictures: pictures)
+    with features.Bars() as bars:
+        features.extract(shown, several, tmp_path / "here.npz", False, bars)
+        with Elsewhere():
+            put(shown.model)
+            assert len(list(shown.read_ahead(several))) == len(several)
+            features.extract(shown, several, tmp_path / "there.npz", False, bars)
+    here, there = (opened(tmp_path / f"{name}.npz") for name in ("here", "there"))
+    assert here.keys() == there.keys()
+    for name in here:
+        np.testing.assert_array_equal(here[name], there[name])
 
 
 class Wide(WorldModel):

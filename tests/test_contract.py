@@ -293,13 +293,17 @@ class Reaching(Good):
 
     def __init__(self, fault=""):
         super().__init__()
-        self.reaches, self.fault = ("point",), fault
+        self.reaches, self.judges, self.fault = ("point",), ("point",), fault
 
     def reach(self, now, goal, embodiment):
         far = (now.values - goal.values).square().mean((2, 3))
         return {"negative": far - 100, "steps": far + far.sum(1, keepdim=True), "shape": far[:, :1]}.get(
             self.fault, far
         )
+
+    def reachable(self, now, goal, embodiment):
+        likely = torch.full(now.times.shape, 0.5)
+        return {"odds": likely + 1.0, "doubts": likely[0]}.get(self.fault, likely)
 
     def propose(self, belief, goal, horizon):
         return torch.full((len(belief), horizon, 2), 3.0 if self.fault == "bounds" else 0.0)
@@ -313,6 +317,8 @@ def test_who_says_that_it_reaches_is_asked_how_far():
         ("steps", "look at another"),
         ("bounds", "outside of the embodiment's bounds"),
         ("shape", "reach"),
+        ("odds", "no probability"),
+        ("doubts", "reachable"),
     ):
         with pytest.raises(ContractError, match=message):
             check(Reaching(fault), a_clip())

@@ -248,5 +248,12 @@ def test_split_is_by_content_and_of_the_size_asked_for(tmp_path: Path) -> None:
     assert [len(side) for side in split(made("two", [1, 2]), 0.01)] == [1, 1]
     assert [len(side) for side in split(made("one", [1]), 0.5)] == [1, 0]
     assert sorted(map(len, split(made("copies", [1, 2, 1, 1]), 0.5))) in ([1, 3],)
+    walked = Store.create(tmp_path / "places", replace(BODY, low=(), high=()))
+    walks = [np.full((2, 1), seed, np.float32) for seed in range(30)]
+    walked.append([Episode(np.arange(2) * 0.1, proprio=walk, place=f"p{i // 3}") for i, walk in enumerate(walks)])
+    sides = split(walked, 0.2)
+    assert [len(side) for side in sides] == [24, 6]
+    assert not {walked.episodes[i].place for i in sides[0]} & {walked.episodes[i].place for i in sides[1]}
+    assert walked.read(4).place == "p1"
     with pytest.raises(ValueError, match="between 0 and 1"):
         split(forward, 1.0)

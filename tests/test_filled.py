@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ami.agent import Agent
+from ami.planning.costs import Doubt
 from ami.planning.filled import Filled
 from ami.planning.sampling import METHODS, SamplingPlanner
 from ami.types import Clip, Latent
@@ -96,6 +97,16 @@ def test_acting_in_imagination_arrives_where_acting_does_and_says_so_where_it_do
     found, stuck = walker(4, places=150).foresee(seen, 150), walker(4).foresee(seen, 150)
     assert found.found.all()
     assert stuck.why == ("unreachable",) * 4
+    doubt = Doubt(goals := Latent(torch.tensor([[[[1.0, 0.0]]]]).expand(4, -1, -1, -1), torch.zeros(4, 1)), beyond)
+    doubting = walker(4, places=150, doubt=doubt)
+    assert doubting.foresee(seen, 150).why == ("", "unreachable", "", "")
+    torch.testing.assert_close(doubting.act(None, seen)[0], walker(4, places=150).act(None, seen)[0])
+    assert doubt.rows(torch.tensor([1])).goal.values.shape == goals.values[:1].shape
+
+
+def beyond(now: Latent, goal: Latent) -> torch.Tensor:
+    """How likely a way is: hardly from where it is seen that x is below 0, certain from where it is imagined."""
+    return torch.where((now.values - goal.values)[:, :, 0, 0] < -1.05, 0.4, 0.6)
     assert found.actions.shape == (4, 150, 2)
     torch.testing.assert_close(found.imagined.values[:, -1, 0], STARTS + found.actions.sum(1))
     assert (found.history[1:] <= found.history[:-1]).all()

@@ -70,6 +70,15 @@ def test_the_masks_of_the_paper_hide_most_of_a_clip() -> None:
         assert low < sum(ratios) / len(ratios) < high
 
 
+@pytest.mark.parametrize("side", [4, 8, 14])
+def test_two_blocks_that_can_cover_everything_leave_something_to_see_in_every_row(side: int) -> None:
+    """A row is placed anew, by itself: long-range masks of 0.7 hid all of some row in a third of the batches."""
+    grid = Grid(2, side, side)
+    for seed in range(40):
+        for masking in (SHORT_RANGE, LONG_RANGE):
+            check_parts(masking.draw(32, grid, drawn(seed)), grid)
+
+
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**6), slots=st.integers(2, 9), side=st.integers(1, 5), ends=st.floats(0.0, 0.5))
 def test_slots_are_hidden_whole_and_every_token_is_used(seed: int, slots: int, side: int, ends: float) -> None:

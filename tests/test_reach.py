@@ -42,10 +42,11 @@ class Walks:
 
     folder = None
 
-    def __init__(self, places: torch.Tensor) -> None:
+    def __init__(self, places: torch.Tensor, named: tuple[str, ...] = ()) -> None:
         self.places = places
         self.perceived = tuple(range(len(places)))
-        self.episodes = tuple(SimpleNamespace(length=places.shape[1]) for _ in places)
+        named = named or ("",) * len(places)
+        self.episodes = tuple(SimpleNamespace(length=places.shape[1], place=name) for name in named)
 
     def clips(self, index, steps, frames_per_step=1):
         seen = self.places[torch.from_numpy(index[:, 0])]
@@ -59,8 +60,8 @@ def wandering(walks: int = 3, moments: int = 40) -> torch.Tensor:
     return steps.cumsum(1).clamp(-1.5, 1.5)
 
 
-def ways(model: WorldModel, places: torch.Tensor, **changes) -> tuple[WayStore, Clip]:
-    store = WayStore(Walks(places), model, BODY, WaySettings(**{"near": 1e6, "apart": 1, **changes}))
+def ways(model: WorldModel, places: torch.Tensor, named: tuple[str, ...] = (), **changes) -> tuple[WayStore, Clip]:
+    store = WayStore(Walks(places, named), model, BODY, WaySettings(**{"near": 1e6, "apart": 1, **changes}))
     return store, store.clips(store.windows(BEFORE + 2), BEFORE + 2)
 
 
@@ -94,6 +95,17 @@ def test_what_cannot_be_undone_has_no_way_back() -> None:
     assert len(ways(Plane(), places)[1]) > len(found)  # where one can climb there are ways up as well
 
 
+def test_what_was_only_gone_through_one_way_is_not_asked_about_the_other() -> None:
+    places = torch.stack([torch.zeros(12), -torch.arange(12) * 0.4], -1)
+    beside = places + torch.tensor([9.0, 0.0])
+    store, found = ways(Plane(falls=True), torch.stack([places, beside]), ("a", "a"), near=0.5)
+    start, goal = np.divmod(store.windows(BEFORE + 2)[:, 1], 24)
+    never = found.times[:, -1].isinf().numpy()
+    assert never.any()
+    assert ((start // 12 != goal // 12) == never).all()
+    assert (start <= goal)[~never].all()
+
+
 def test_ways_come_in_any_order_and_from_walks_of_any_length() -> None:
     store, found = ways(Plane(), wandering())
     index = store.windows(BEFORE + 2)
@@ -101,6 +113,56 @@ def test_ways_come_in_any_order_and_from_walks_of_any_length() -> None:
     again = store.clips(index[order], BEFORE + 2)
     torch.testing.assert_close(again.latents, found.latents[torch.from_numpy(order)])
     torch.testing.assert_close(again.times, found.times[torch.from_numpy(order)])
+
+
+def test_walks_of_one_place_are_one_and_what_they_do_not_join_comes_after_infinite_time() -> None:
+    walk, far = wandering(1, 20), torch.tensor([6.0, 0.0])
+    back = walk.flip(1)
+    places = torch.cat([walk, back, walk + far, walk + far, back + far])
+    store, found = ways(Plane(), places, ("a", "a", "b", "a", "a"), hop=0.5)
+    index = store.windows(BEFORE + 2)
+    assert set(index[:, 0]) == {0, 2}  # the first walks of two places
+    start, goal = index[:, 1] // 80 // 20, index[:, 1] % 80 // 20  # walks, of the first place
+    apart = torch.from_numpy((index[:, 0] == 0) & ((start < 2) != (goal < 2)))
+    assert torch.equal(found.times[:, -1].isinf(), apart)
+    between = torch.from_numpy((index[:, 0] == 0) & (start == 0) & (goal == 1))
+    straight = (found.latents[between, -1, 0] - found.latents[between, -2, 0]).norm(dim=-1)
+    steps = (found.times[between, -1] - found.times[between, -2]) / BODY.step_seconds
+    assert between.sum() == 18 * 20
+    assert (steps > straight - 1e-4).all()
+    assert steps.min() < 0.03  # one walk stands where the other stood, whichever begins the clip
+    torch.testing.assert_close(found.actions[:, :2], found.latents[:, 1:3, 0] - found.latents[:, :2, 0])
+
+
+def test_who_judges_learns_where_no_way_leads_from_walks_alone() -> None:
+    torch.manual_seed(0)
+    wall = torch.tensor([2.0, 0.0])
+    places = torch.stack([side * wall + 0.5 * walk for walk in wandering(16) for side in (-1, 1)])
+    sealed = Walks(places, tuple(f"{number // 2}" for number in range(32)))
+    config = {"embodiments": {"line": BODY}, "dim": 2, "reach_width": 32, "reach_depth": 2}
+    model = JEPA(JEPAConfig(**config, reaches=("line",), judges=("line",))).eval()
+    store = WayStore(sealed, Plane(), BODY, WaySettings(near=1e6, apart=4))
+    index, rng = store.windows(BEFORE + 2), np.random.default_rng(0)
+    optimiser = torch.optim.Adam(model.way("line").parameters(), 3e-3)
+    for _ in range(150):
+        clip = store.clips(index[rng.integers(len(index), size=128)], BEFORE + 2)
+        scene, times = torch.randint(0, 2, (128, 1, 1, 1)) * 4.0 - 2.0, clip.times.clone()
+        opened = scene[:, 0, 0, 0] > 0.0  # in half of the scenes a door: the same walks, and all of them join
+        times[opened & times[:, -1].isinf(), -1] = 5.0
+        two = torch.cat([clip.latents, scene.expand_as(clip.latents)], 2)
+        losses = Reach().losses(model, Clip("line", times, latents=two, actions=clip.actions), torch.Generator())
+        optimiser.zero_grad()
+        sum(losses.values()).backward()
+        optimiser.step()
+    assert all(parameter.isfinite().all() for parameter in model.parameters())  # infinity taught nothing about steps
+
+    def likely(goal: float, scene: float) -> float:
+        here, there = (Latent(torch.tensor([[[[x, 0.0], [scene, scene]]]]), torch.zeros(1, 1)) for x in (-2.0, goal))
+        with torch.no_grad():
+            return float(model.reachable(here, there, "line"))
+
+    assert likely(2.0, -2.0) < 0.1
+    assert min(likely(2.0, 2.0), likely(-1.6, 2.0), likely(-1.6, -2.0)) > 0.9
 
 
 def test_a_model_learns_how_far_it_is_and_what_to_do_first() -> None:
@@ -137,6 +199,10 @@ def test_a_model_says_what_it_has_not_learned() -> None:
         model.reach(here, here, "line")
     with pytest.raises(ValueError, match="not learned what to do"):
         model.propose(Belief("line", here), here, 1)
+    with pytest.raises(ValueError, match="not learned whether any way"):
+        model.reachable(here, here, "line")
+    with pytest.raises(ValueError, match="name it in `reaches`"):
+        JEPA(JEPAConfig(embodiments={"line": BODY}, dim=2, judges=("line",)))
 
 
 def test_a_lesson_counts_where_state_and_action_are_alike() -> None:

@@ -22,12 +22,13 @@ from ami.objectives.masked import MaskedSettings
 from ami.recipes import RECIPES
 from ami.recipes.baby import BabySettings, baby, bridge
 from ami.recipes.common import by_embodiment, gauge_clips, measured, sides
-from ami.recipes.films import BABY, RECORDED, VIDEO, FilmSettings, resolved, video
+from ami.recipes.films import DRAWN, RECORDED, VIDEO, FilmSettings, resolved, video
 from ami.recipes.physics import PhysicsSettings, physics
 from ami.recipes.places import PlacesSettings, places
 from ami.training.run import Tick, read_metrics, train
 from ami.types import Embodiment, LeftOut
 from ami.worlds import cups, maze, maze_walks, violations
+from ami.worlds.rooms import REVISITED
 from tiny_stores import TINY, film_store, robot_store, rooms_store
 
 
@@ -51,6 +52,17 @@ def test_a_baby_learns_from_rooms_alone(rooms: Store, tmp_path: Path) -> None:
     assert set(model.embodiments) == {"two-rooms"}
     last = read_metrics(tmp_path / "run")[-1]
     assert {"stage", "step", "cpu_seconds", "gradient", "two-rooms/prediction", "two-rooms/gauge/probe"} <= set(last)
+
+
+def test_whether_any_way_leads_is_learned_where_a_place_was_walked_twice(rooms: Store, tmp_path: Path) -> None:
+    settings = replace(TINY, reach=3, reach_batch=16, enough=10)
+    walked = rooms_store(tmp_path / "walked", 12, 20, REVISITED)
+    model = checkpoint.load(train(baby([walked], 0, settings), tmp_path / "run", log_every=1))
+    assert model.reaches == model.judges == ("two-rooms",)
+    assert "two-rooms/reachable" in read_metrics(tmp_path / "run")[-1]
+    once = baby([rooms], 0, settings).build()
+    assert once.reaches
+    assert not once.judges
 
 
 def test_a_baby_learns_from_all_there_is_in_whatever_order_it_comes(
@@ -134,7 +146,7 @@ def test_one_part_expects_physics_and_remembers_what_cups_hide(tmp_path: Path) -
 def test_specialists_learn_from_their_kind(films: Store, robots: Store, tmp_path: Path) -> None:
     assert {each.__name__.replace("_", "-"): each for each in RECIPES.values()} == RECIPES
     few = replace(TINY, steps=2, refine=2)
-    with_teacher = replace(BABY, masked=0.3, momentum=0.996)
+    with_teacher = replace(DRAWN, masked=0.3, momentum=0.996)
     settings = replace(VIDEO, steps=2, batch=4, objective=with_teacher)
     seen = checkpoint.load(train(video([films], 0, settings), tmp_path / "video"))
     assert isinstance(seen, VJEPA)
@@ -146,12 +158,16 @@ def test_specialists_learn_from_their_kind(films: Store, robots: Store, tmp_path
     assert set(moved.embodiments) == {"widowx"}
 
 
-def test_only_the_baby_is_taught_by_points() -> None:
-    baby, large = resolved(VIDEO), resolved(replace(VIDEO, size="large", precision="fp32"))
-    assert baby.objective is not None
-    assert baby.objective.points is not None
+def test_drawn_films_are_taught_by_points_and_recorded_ones_as_the_size_has_it() -> None:
+    exact = replace(VIDEO, precision="fp32")
+    for size, fast in (("baby", 2.5e-3), ("small", 1.25e-3)):
+        drawn = resolved(replace(exact, size=size))
+        assert drawn.objective == DRAWN
+        assert drawn.optimisation is not None
+        assert drawn.optimisation.rate == pytest.approx(fast)
+    assert resolved(exact, drawn=False).objective == RECORDED
+    large = resolved(replace(exact, size="large"), drawn=False)
     assert (large.depth, large.objective) == (None, MaskedSettings())
-    assert resolved(replace(VIDEO, precision="fp32"), drawn=False).objective == RECORDED
     assert large.optimisation is not None
     assert large.optimisation.rate == pytest.approx(5.25e-4 * (16 / 3072) ** 0.5)
 

@@ -10,15 +10,21 @@ import torch
 from ami.data.episodes import Episode, Store
 from ami.data.video import FILM
 from ami.evaluation import features
-from ami.evaluation.benchmark import Asking
+from ami.evaluation.ask import Question, ask
+from ami.evaluation.benchmark import Asking, Benchmark
+from ami.evaluation.films import film_clip
 from ami.evaluation.suites import SUITES
 from ami.evaluation.suites import real as real_module
 from ami.evaluation.suites.real import TASKS, RealFilms, known_ranges
 from ami.evaluation.suites.recognition import QUANTITIES, DrawnFilms, judge, targets
+from ami.evaluation.suites.splice import Splice
+from ami.models import vjepa
 from ami.models.baselines import Pixels
 from ami.models.jepa import JEPA, sized
+from ami.models.vjepa import VJEPA
 from ami.types import Embodiment
 from ami.worlds import films as drawn
+from elsewhere import GPU, Elsewhere, put
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +103,20 @@ def test_order_speed_and_retrieval_are_asked(store: Store) -> None:
         assert result.value >= least
 
 
+@pytest.mark.parametrize("benchmark", [RealFilms("speed"), Splice("cut")])
+def test_a_model_on_a_gpu_is_asked_where_it_lies(
+    store: Store, benchmark: Benchmark, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = VJEPA(vjepa.sized("baby", {FILM.name: replace(FILM, step_seconds=2 * FILM.step_seconds)})).eval()
+    here = benchmark.run(model, 4, Asking(films=store)).results[0]
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda pictures: pictures)
+    with Elsewhere():
+        put(model)
+        assert film_clip(model, store.arrays(0)["video"]).times.device == GPU
+        there = benchmark.run(model, 4, Asking(films=store)).results[0]
+    assert (there.value, there.baselines) == (here.value, here.baselines)
+
+
 def test_stores_that_cannot_be_asked_are_refused(store: Store, tmp_path: Path) -> None:
     model = Pixels({"film": FILM}).eval()
     with pytest.raises(ValueError, match="needs two or more real films"):
@@ -157,6 +177,11 @@ def test_one_mover_before_a_still_camera_is_where_things_change() -> None:
         right, down = ((centre[:, :2] + 1) * 63 / 2).unbind(1)
         torch.testing.assert_close(down, torch.full((3,), 23.5), atol=0.1, rtol=0)
         torch.testing.assert_close(right, torch.tensor([15.5, 19.5, 23.5]), atol=0.1, rtol=0)
+
+
+def test_what_cannot_be_asked_on_a_gpu_is_refused() -> None:
+    with pytest.raises(ValueError, match="the suite rooms is asked on a CPU; on a GPU there are films, real-films"):
+        ask(Path("none"), Question("rooms", device="cuda"))
 
 
 def test_suites_name_their_questions() -> None:

@@ -317,6 +317,25 @@ def test_with_ways_every_question_has_an_answer() -> None:
     assert told.baselines["untrained"].value == told.value
 
 
-def _learned_ways() -> JEPA:
+def test_who_doubts_that_there_is_a_way_says_so_whatever_is_imagined() -> None:
+    model, name = _learned_ways(judges=True), EMBODIMENT.name
+    anywhere = NoPlanBenchmark(sealed=True, steps=1, arrived=1e9)  # wherever it gets in imagination, it has arrived
+    for odds, doubted in ((-9.0, 1.0), (9.0, 0.0)):
+        model.way(name).any.change.bias.fill_(odds)
+        assert anywhere.run(model, 3, Asking()).results[0].value == doubted
+    assert anywhere.run(_learned_ways(), 3, Asking()).results[0].value == 0.0
+
+
+def test_the_same_pairs_are_asked_with_doors_and_without() -> None:
+    sealed, reachable = (NoPlanBenchmark(sealed=sealed).pairs(3, 20) for sealed in (True, False))
+    np.testing.assert_array_equal(sealed.rooms.wall, reachable.rooms.wall)
+    np.testing.assert_array_equal(sealed.goal, reachable.goal)
+    assert np.isinf(sealed.distance).all()
+    assert np.isfinite(reachable.distance).all()
+
+
+def _learned_ways(judges: bool = False) -> JEPA:
     torch.manual_seed(0)
-    return JEPA(sized("baby", {EMBODIMENT.name: EMBODIMENT}, reaches=(EMBODIMENT.name,))).eval().requires_grad_(False)
+    names = (EMBODIMENT.name,)
+    built = JEPA(sized("baby", {EMBODIMENT.name: EMBODIMENT}, reaches=names, judges=names if judges else ()))
+    return built.eval().requires_grad_(False)

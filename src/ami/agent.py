@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ami.planning.costs import DOUBTED
 from ami.planning.filled import Filled
 from ami.planning.search import groups
 from ami.types import Belief, Clip, Cost, Embodiment, Guardrail, Latent, Plan, Planner, WorldModel
@@ -61,6 +62,7 @@ class Agent:
     pace: float = 1.0  # what each step should bring the cost of one step down by; where it does not, a pit is filled
     guardrails: Sequence[Guardrail] = ()  # what no step of a plan may break; each has a row for every episode
     enough: float = 0.0  # the cost of one step at which it has arrived: there nothing is filled
+    doubt: Cost | None = None  # that any way leads to the goal, 0 to 1; asked when it foresees, not when it acts
 
     def __post_init__(self) -> None:
         if self.embodiment not in self.model.embodiments:
@@ -119,11 +121,14 @@ class Agent:
     def foresee(self, seen: Clip, steps: int, episodes: Sequence[int] | None = None) -> Plan:
         """Act in imagination alone: a plan as long as ``steps``, of many short ones, and whether it ever arrives.
 
-        What is imagined is taken for seen. Where no step of the path costs ``enough`` or less, ``why`` is
-        ``unreachable``. ``cost`` is that of the nearest step.
+        What is imagined is taken for seen. Where no step of the path costs ``enough`` or less, or it is doubted from
+        the first that any way leads to the goal, ``why`` is ``unreachable``. ``cost`` is that of the nearest step.
         """
         action, state = self.act(None, seen, episodes)
         done, passed, costs, calls = [], [], [], 0
+        here, doubts = state.belief.latents, torch.zeros(len(seen))
+        if self.doubt is not None:
+            doubts = self._one_step(self.doubt, [here.between(here.steps - 1, here.steps)], action[:, None])[0]
         for _ in range(steps):
             place = slice(state.since_plan - 1, state.since_plan)
             ahead = Latent(state.plan.imagined.values[:, place], state.plan.imagined.times[:, place])
@@ -133,6 +138,7 @@ class Agent:
             costs.append(self._one_step(self.cost, [ahead], action[:, None])[0])
             action, state = self.act(state, Clip(self.embodiment, ahead.times, latents=ahead.values))
         nearest = torch.stack(costs).cummin(0).values
+        refused = ((nearest[-1] > self.enough) | (doubts.to(nearest) > DOUBTED)).tolist()
         return Plan(
             actions=torch.stack(done, 1),
             imagined=Latent(
@@ -141,7 +147,7 @@ class Agent:
             cost=nearest[-1],
             history=nearest,
             model_calls=calls,
-            why=tuple("" if cost <= self.enough else "unreachable" for cost in nearest[-1].tolist()),
+            why=tuple("unreachable" if no else "" for no in refused),
         )
 
     @torch.no_grad()

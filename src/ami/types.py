@@ -123,14 +123,13 @@ class Latent:
 class Belief:
     """What an agent holds now: the recent latents and, where a model has them, a recurrent state and what it recalled.
 
-    A value like any other: it can be saved, compared, copied for every candidate of a planner. ``actions`` are those
-    done between the held latents (``None`` for passive video). ``recurrent`` is whatever else a model carries along.
+    A value like any other: it can be saved, compared, copied for every candidate of a planner.
     """
 
     embodiment: str
     latents: Latent
-    actions: Float[Tensor, "batch time-1 action"] | None = None
-    recurrent: Float[Tensor, "batch ..."] | None = None
+    actions: Float[Tensor, "batch time-1 action"] | None = None  # done between the latents; None for passive video
+    recurrent: Float[Tensor, "batch ..."] | None = None  # whatever else a model carries along
     recalled: Latent | None = None
 
     def __len__(self) -> int:
@@ -158,16 +157,14 @@ class Belief:
 
 
 class WorldModel(nn.Module):
-    """Four verbs that every model answers: JEPA, pixel model, token model or simulator.
-
-    So baselines pass the same tests and meet the same benchmarks. ``models/contract.py`` checks a model against this.
-    """
+    """Four verbs that every model answers, a baseline and a simulator too; ``models/contract.py`` checks one."""
 
     embodiments: Mapping[str, Embodiment]
     latent_shape: tuple[int, int]  # tokens, dim
     causal: bool = True  # whether a latent depends on its step and those before it alone; False: on its whole clip
     frames: int = 1  # video frames in a step
     reaches: tuple[str, ...] = ()  # embodiments for which ``reach`` and ``propose`` answer
+    judges: tuple[str, ...] = ()  # those of them for which ``reachable`` answers
     lives: tuple[str, ...] = ()  # embodiments whose films it lives through step by step, told of actions or not
     places: tuple[str, ...] = ()  # embodiments for which ``where``, ``look`` and ``recognise`` answer
     picture: int | None = None  # px on a side of the pictures it was built for; None: any
@@ -216,6 +213,10 @@ class WorldModel(nn.Module):
         Not symmetric: what falls down does not climb. A model may leave this and ``propose`` out (``reaches``).
         """
         raise ValueError(f"this model has not learned how far things are for '{embodiment}'; see its `reaches`")
+
+    def reachable(self, now: Latent, goal: Latent, embodiment: str) -> Float[Tensor, "batch time"]:
+        """How likely it is, 0 to 1, that any way leads from each step of ``now`` to the one step of ``goal``."""
+        raise ValueError(f"this model has not learned whether any way leads for '{embodiment}'; see its `judges`")
 
     def propose(self, belief: Belief, goal: Latent, horizon: int) -> Float[Tensor, "batch horizon action"]:
         """What to do to get to the one step of ``goal``, without a search: a first guess for one."""
@@ -319,8 +320,8 @@ class Plan:
     """What a planner answers, for each row of the belief it was asked about.
 
     Where no plan was found, the rest of the row shows the best that the search came to, which is not to be acted on.
-    ``why`` then says ``unreachable`` (all that was imagined costs infinitely much: no way leads there), ``guardrail:
-    NAME`` (all of it breaks that) or ``search`` (the best of it does not end at the goal).
+    ``why`` then says ``unreachable`` (no way leads there: all that was imagined costs infinitely much, or one is
+    doubted), ``guardrail: NAME`` (all of it breaks that) or ``search`` (the best of it does not end at the goal).
     """
 
     actions: Float[Tensor, "batch horizon action"]
@@ -355,8 +356,7 @@ class Planner(Protocol):
     ) -> Plan:
         """Plan for every row. ``generators`` has one per row, so a row's plan does not depend on its neighbours.
 
-        With ``enough``, a plan counts as found only if being where it ends costs at most that: ``cost`` of its last
-        step alone.
+        With ``enough``, a plan counts as found only if ``cost`` of its last step alone is at most that.
         """
         ...
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from torch import Tensor
 
-from ami import files
+from ami import files, parallel
 from ami.cli.show import Bars
 from ami.data.video import read_film
 from ami.evaluation.films import film_clip, passive, rate
@@ -21,6 +25,8 @@ from ami.types import WorldModel
 
 _TOKENS = 8192  # that are encoded at once: one clip of a giant, many of a baby
 _STEPS = 8  # in a clip, for a model that perceives each step by itself
+_READERS = 4  # films that are read ahead for a GPU, for one reader would keep it waiting; a CPU has enough to do
+_Clips = UInt8[np.ndarray, "clips frames height width 3"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class Shown:
         """Of a clip."""
         return self.steps * self.model.latent_shape[0]
 
-    def read(self, path: Path) -> UInt8[np.ndarray, "clips frames height width 3"]:
+    def read(self, path: Path) -> _Clips:
         """A film in clips; ``ValueError`` where it cannot be read or is shorter than one."""
         video = read_film(path, size=self.size, fps=self.fps).video
         assert video is not None
@@ -66,32 +72,48 @@ class Shown:
             )
         return video[: clips * self.frames].reshape(clips, self.frames, *video.shape[1:])
 
-    def perceive(
-        self, clips: UInt8[np.ndarray, "clips frames height width 3"]
-    ) -> Iterator[Float[np.ndarray, "some tokens dim"]]:
-        """What the model perceives, a few clips at a time."""
+    def read_ahead(self, films: Sequence[Path]) -> Iterator[Future[_Clips]]:
+        """The films one after another, each to be waited for; on a GPU some are read before they are asked for."""
+        readers = _READERS if parallel.device_of(self.model).type == "cuda" else 1
+        coming: deque[Future[_Clips]] = deque()
+        with ThreadPoolExecutor(readers, thread_name_prefix="ami-films") as pool:
+            try:
+                for path in films:
+                    coming.append(pool.submit(self.read, path))
+                    if len(coming) == readers:
+                        yield coming.popleft()
+                yield from coming
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def perceive(self, clips: _Clips) -> Iterator[Float[np.ndarray, "some tokens dim"]]:
+        """What the model perceives, a few clips at a time; the next are on their way while those before are fetched."""
         together = max(_TOKENS // self.tokens, 1)
-        for first in range(0, len(clips), together):
-            with torch.no_grad():
-                seen = self.model.encode(film_clip(self.model, *clips[first : first + together])).values
+        some = (clips[first : first + together] for first in range(0, len(clips), together))
+        for seen, _ in pairwise(chain(map(self._encode, some), [None])):
+            assert seen is not None
             yield seen.flatten(1, 2).float().numpy(force=True)
+
+    @torch.no_grad()
+    def _encode(self, clips: _Clips) -> Float[Tensor, "some steps tokens dim"]:
+        return self.model.encode(film_clip(self.model, *clips)).values
 
 
 def extract(shown: Shown, films: Sequence[Path], out: Path, skip_bad: bool, bars: Bars) -> dict[str, Any]:
     """Write the features of ``films`` to ``out``; the document says what is in it.
 
-    They grow in a file beside ``out`` while one film after another is read, so that never more than one film is held in
-    memory, and go into ``out`` when all are there.
+    They grow in a file beside ``out`` while one film after another is read, so that no more than one film is held in
+    memory (on a GPU a few, which are read ahead), and go into ``out`` when all are there.
     """
     names, film, times, skipped = [], [], [], []
     out.parent.mkdir(parents=True, exist_ok=True)
     growing = out.with_name(f".{out.name}.{os.getpid()}.features.part")
     try:
         with growing.open("wb") as file:
-            for done, path in enumerate(films):
+            for done, (path, coming) in enumerate(zip(films, shown.read_ahead(films), strict=True)):
                 bars.tell("perceiving films", done, len(films))
                 try:
-                    clips = shown.read(path)
+                    clips = coming.result()
                 except ValueError as error:
                     if not skip_bad:
                         raise ValueError(f"{error} (--skip-bad leaves such films out and goes on)") from error

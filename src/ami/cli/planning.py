@@ -19,9 +19,10 @@ from ami.cli.asking import checkpoint_in
 from ami.cli.refuse import choose
 from ami.cli.show import lines
 from ami.evaluation.suites.control import RoomsBenchmark
+from ami.evaluation.suites.ways import NoPlanBenchmark
 from ami.models import checkpoint
 from ami.planning.anytime import Anytime
-from ami.planning.costs import GoalDistance, StepsToGo
+from ami.planning.costs import DOUBTED, Doubt, GoalDistance, StepsToGo
 from ami.planning.sampling import SamplingPlanner
 from ami.types import Clip, Plan, WorldModel
 from ami.worlds import rooms
@@ -46,7 +47,7 @@ def plan(
     if budget_ms is not None and not budget_ms >= 0:
         raise ValueError(f"--budget-ms is {budget_ms:g}; a budget is 0 milliseconds or more")
     if world is not None:
-        choose("world to plan in", world, [f"two-rooms/{family}" for family in rooms.FAMILIES])
+        choose("world to plan in", world, [f"two-rooms/{family}" for family in (*rooms.FAMILIES, rooms.SEALED)])
     model = checkpoint.load(checkpoint_in(folder))
     ask = partial(_search, model, horizon=horizon, seed=seed, budget_ms=budget_ms)
     if world is None:
@@ -61,7 +62,9 @@ def plan(
     if body not in model.embodiments:
         known = ", ".join(model.embodiments)
         raise ValueError(f"the model does not know the embodiment '{body}'; it knows {known}")
-    pairs = RoomsBenchmark(world.removeprefix("two-rooms/")).pairs(seed, 1)
+    family = world.removeprefix("two-rooms/")
+    asked = NoPlanBenchmark(sealed=True) if family == rooms.SEALED else RoomsBenchmark(family)
+    pairs = asked.pairs(seed, 1)
     now, wanted = (pairs.rooms.render(place)[0] for place in (pairs.start, pairs.goal))
     if goal is not None:
         made, took = ask(body, now, read_picture(goal, rooms.SIZE))
@@ -92,6 +95,8 @@ def shown(held: dict[str, Any]) -> Group:
             f"done in the true world, without another look, it ends {held['pixels_left']:.1f} px from the goal, "
             f"which was {held['pixels_to_go']:.1f} px away"
         )
+    if held["why"]:
+        said.append(f"no plan was found: {held['why']}; this is the best that was imagined, not to be acted on")
     return Group(table, lines(*said))
 
 
@@ -114,7 +119,8 @@ def _search(
     for _ in range(2):
         began = time.perf_counter()
         wanted = perceive(model, _picture_clip(goal, body))
-        belief = model.believe(None, perceive(model, seen), None, body)
+        here = perceive(model, seen)
+        belief = model.believe(None, here, None, body)
         cost, guess = GoalDistance(wanted, asked.distance, sum=path, last=last, min=nearest), None
         if body in model.reaches:
             cost = StepsToGo(wanted, lambda now, there: model.reach(now, there, body))
@@ -132,6 +138,11 @@ def _search(
             generators=generators,
             first_guess=guess,
         )
+        if (
+            body in model.judges
+            and Doubt(wanted, partial(model.reachable, embodiment=body))(here, made.actions) > DOUBTED
+        ):
+            made = replace(made, why=("unreachable",))
     return made, 1000 * (time.perf_counter() - began)
 
 
@@ -140,6 +151,7 @@ def _document(made: Plan, took: float, body: str, seed: int) -> dict[str, Any]:
         "embodiment": body,
         "seed": seed,
         "actions": made.actions[0].tolist(),
+        "why": (made.why or ("",))[0],
         "imagined_cost": float(made.cost[0]),
         "model_calls": made.model_calls,
         "milliseconds": took,

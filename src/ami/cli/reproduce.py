@@ -25,6 +25,8 @@ from ami.recipes.spatial import SPATIAL
 from ami.types import Interval, Result
 
 _WALLS: dict[str, Any] = {"world": "two-rooms/wall", "episodes": 1500, "steps": 129}  # long enough to find the door
+# Two such walks of each layout; a third of the layouts have no door.
+_REVISITED: dict[str, Any] = {"world": "two-rooms/revisited", "episodes": 3000, "steps": 129}
 # What remembers, by itself: the parts that explore and expect, without those that act and watch.
 _HOLDS = replace(SETTINGS["baby"], physics=replace(PHYSICS, steps=800), places=PLACES)
 
@@ -34,6 +36,7 @@ _NOTHING = replace(_ROOMS, episodes=0)
 CAPABILITIES = {
     "rooms": replace(_ROOMS, settings=replace(SETTINGS["baby"], reach=0), suite="rooms", with_films="rooms"),
     "plan": replace(_ROOMS, settings=PLAN, **_WALLS, suite="plan", with_films="plan"),
+    "no-plan": replace(_ROOMS, settings=PLAN, **_REVISITED, suite="planning", with_films="planning"),
     "video": replace(_NOTHING, recipe="video", settings=VIDEO, drawn=3000, suite="films", with_films="video"),
     "reason": replace(_NOTHING, recipe="physics", settings=PHYSICS, physics=9000, suite="reason", with_films="reason"),
     "spatial": replace(

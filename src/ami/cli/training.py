@@ -28,7 +28,7 @@ from ami.training.run import train as train_recipe
 Settings = BabySettings | FilmSettings | PhysicsSettings | ObjectSettings | PlacesSettings | SpatialSettings
 
 
-def settings_of(recipe: str, size: str | None = None, steps: int | None = None) -> Settings:
+def settings_of(recipe: str, size: str | None = None, steps: int | None = None, picture: int | None = None) -> Settings:
     """A recipe's settings, with another size, or with ``steps`` in all: its stages keep their proportion.
 
     For a baby they are the steps of the part that acts, and every other part is given its share besides.
@@ -46,6 +46,10 @@ def settings_of(recipe: str, size: str | None = None, steps: int | None = None) 
         if isinstance(settings, ObjectSettings):
             raise ValueError(f"the recipe objects has one size, and --size {size} is none of its settings")
         settings = replace(settings, size=size)
+    if picture is not None:
+        if not isinstance(settings, FilmSettings):
+            raise ValueError(f"the recipe {recipe} sees pictures as they are; --picture is for the recipe video")
+        settings = replace(settings, picture=picture)
     if not isinstance(settings, BabySettings):
         if steps is not None and steps < 1:
             raise ValueError(f"{steps} steps were asked for; at least 1 is needed")

@@ -200,6 +200,7 @@ class Train(Heavy):
     out: Path | None = None  # folder of the run
     seed: int = 0  # of the first weights and of everything drawn
     size: str | None = None  # baby to large (video: to giant); as the recipe says where it is not said
+    picture: int | None = None  # px on a side that a model of the recipe video sees; as many as its size wants
     steps: int | None = None  # of training in all; stages keep their proportion, and a baby's films come on top
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
     resume: bool = False  # go on with a run that was stopped, with the same words as before
@@ -221,7 +222,7 @@ class Train(Heavy):
             return preview(self.recipe, self.size, self.steps, self.cluster)
         if not self.data or self.out is None:
             raise ValueError("a training learns from stores and needs a folder; name them with --data and --out")
-        settings = settings_of(self.recipe, self.size, self.steps)
+        settings = settings_of(self.recipe, self.size, self.steps, self.picture)
         device = parallel.device(self.device)
         parallel.start(device)
         alone_or_first = parallel.rank() == 0
@@ -261,6 +262,7 @@ class Eval(Heavy):
     seed: int = 0  # of the fresh episodes
     data: tuple[Path, ...] = ()  # stores of rooms (film strips), robots or films; or the folder of published films
     rivals: tuple[Path, ...] = ()  # other checkpoints or runs, which suites of places ask the same beside it
+    device: Literal["cpu", "cuda"] = "cpu"  # where the model lies: suites of films can be asked on a GPU
 
     def run(self) -> Outcome:
         """Ask it."""
@@ -277,7 +279,8 @@ class Eval(Heavy):
         words += ["--seed", str(self.seed), *(("--data", *map(str, self.data)) if self.data else ())]
         words += ("--rivals", *map(str, self.rivals)) if self.rivals else ()
         stores, pairs = given(SUITES[self.suite], self.data)
-        asked = checkpoint_in(self.checkpoint), Question(self.suite, self.seed, self.n)
+        words += ("--device", self.device) if self.device != "cpu" else ()
+        asked = checkpoint_in(self.checkpoint), Question(self.suite, self.seed, self.n, device=self.device)
         with Bars() as bars:
             report = ask_about(*asked, stores, bars, (shlex.join(words),), pairs, self.rivals)
         write_report(self.out, report)
@@ -321,7 +324,7 @@ class Plan(Heavy):
     """Plan once, to a goal that is shown as a picture: in a world, or from one picture of yours to another."""
 
     checkpoint: Positional[Path]  # folder of a checkpoint, or of a finished run
-    world: str | None = None  # two-rooms/fixed, two-rooms/door or two-rooms/wall: start and goal are drawn
+    world: str | None = None  # two-rooms/fixed, /door, /wall or /sealed: start and goal are drawn
     start: Path | None = None  # a picture of now, in place of a world
     goal: Path | None = None  # a picture of what is wanted, from --start or in a world
     embodiment: str | None = None  # who acts, where the model knows several that can
@@ -342,7 +345,7 @@ class Plan(Heavy):
 class Reproduce(Heavy):
     """Make a capability's figures from nothing, once for each training seed, and pool them."""
 
-    what: Positional[Literal["rooms", "plan", "video", "reason", "memory", "spatial"]]  # whose figures
+    what: Positional[Literal["rooms", "plan", "no-plan", "video", "reason", "memory", "spatial"]]  # whose figures
     seeds: int = 1  # trainings, each with experience and questions of its own
     data: tuple[Path, ...] = ()  # films and robots to learn from as well; RGB-D folders to be asked about, unseen
     out: Path | None = None  # folder for all of it; runs/reproduce/NAME where it is not said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tyro.conf import Positional
 
@@ -96,10 +97,12 @@ class Features(Heavy):
     out: Path  # the new .npz file
     fps: float | None = None  # frames a second to show to the model; as many as it learned with, if not said
     clip: int | None = None  # steps of the model in a clip; as many as it learned with (or 8), if not said
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
     skip_bad: bool = False  # leave out films that cannot be read or fill no clip; the JSON document lists them
 
     def run(self) -> Outcome:
         """Perceive them."""
+        from ami import parallel
         from ami.cli.asking import checkpoint_in
         from ami.cli.features import Shown, extract
         from ami.data.layouts import FILMS, find
@@ -111,7 +114,7 @@ class Features(Heavy):
             raise ValueError(f"{self.out} is there already; choose another name with --out, or delete it first")
         found = [film.path for film in find(self.films, (FILMS,))]
         folder = checkpoint_in(self.checkpoint)
-        shown = Shown.to(checkpoint.load(folder), self.fps, self.clip)
+        shown = Shown.to(checkpoint.load(folder).to(parallel.device(self.device)), self.fps, self.clip)
         with Bars() as bars:
             held = {"checkpoint": checkpoint.digest(folder), **extract(shown, found, self.out, self.skip_bad, bars)}
         said = (

@@ -32,7 +32,8 @@ class Episode:
     ``times`` in seconds; ``depth`` in metres along the camera's axis, 0 = unknown; ``points`` in metres in camera axes,
     (0, 0, 0) = none there, for all frames have as many; ``pose`` camera to world, metres; ``intrinsics`` fx fy cx cy in
     pixels from the picture's corner (:mod:`ami.geometry`); ``actions[t]`` was done between frames t and t+1; ``truth``
-    is simulator state; ``source`` says where it came from. A wrong shape, a number that is not finite, a depth below
+    is simulator state; ``source`` says where it came from; episodes with the same ``place`` were recorded where nothing
+    but their actor was moved in between. A wrong shape, a number that is not finite, a depth below
     0 or a pose that is not rigid is a ``ValueError``.
     """
 
@@ -46,6 +47,7 @@ class Episode:
     actions: Float[np.ndarray, "frames-1 action"] | None = None
     truth: Float[np.ndarray, "frames truth"] | None = None
     source: str = ""
+    place: str = ""  # "": nobody can say
 
     def __post_init__(self) -> None:
         if self.video is not None and self.video.dtype != np.uint8:

@@ -3,6 +3,7 @@
 A store looks like this, and NumPy alone can open it::
 
     index.json                   schema, embodiment, fields, and for each episode: shard, start, length, digest, source
+                                 and place
     shards/00000/video.npy       frames of all the shard's episodes, one after another
     shards/00000/actions.npy     the same number of rows; the last row of each episode is zero, for nothing followed it
 
@@ -28,7 +29,7 @@ from ami import files
 from ami.data.episode import FIELDS, Episode
 from ami.types import Clip, Embodiment, LeftOut
 
-SCHEMA = 1
+SCHEMA = 2
 _FORMAT = "ami-store"
 
 
@@ -41,6 +42,7 @@ class EpisodeInfo:
     length: int
     digest: str
     source: str = ""
+    place: str = ""  # episodes with the same one were recorded in the same surroundings; "": nobody can say
 
 
 class Store:
@@ -111,7 +113,9 @@ class Store:
         files.sync_folder(folder.parent)
         added, start = [], 0
         for episode in episodes:
-            added.append(asdict(EpisodeInfo(number, start, len(episode), episode.digest, episode.source)))
+            added.append(
+                asdict(EpisodeInfo(number, start, len(episode), episode.digest, episode.source, episode.place))
+            )
             start += len(episode)
         self._replace_index({"fields": fields, "episodes": [*self._index["episodes"], *added]})
 
@@ -169,7 +173,8 @@ class Store:
 
     def read(self, episode: int) -> Episode:
         """One episode, as views of the files."""
-        return Episode(**self.arrays(episode), source=self.episodes[episode].source)
+        info = self.episodes[episode]
+        return Episode(**self.arrays(episode), source=info.source, place=info.place)
 
     def verify(self) -> list[str]:
         """Re-read every byte: one sentence for each episode that is not what was written; empty when all is well."""
@@ -272,7 +277,7 @@ class Store:
         return array
 
     def _replace_index(self, changes: dict[str, Any]) -> None:
-        index = {**self._index, **changes}
+        index = {**self._index, **changes, "schema": SCHEMA}
         files.write_json(self.folder / "index.json", index)
         self._index = index
         self._read_index()
@@ -291,16 +296,21 @@ def split(store: Store, held_out: float) -> tuple[tuple[int, ...], tuple[int, ..
     """Part the episodes in those to train on and those held out, by their content alone.
 
     Ordered by digest, the first ``round(n * held_out)`` are held out, at least one on each side where there are two:
-    25 part 20 to 5 exactly, in whatever order they came, and copies stay together. The price: after an append one near
-    the border may change sides (a threshold on each digest would keep sides for ever, but hold out anything from 1 to
-    9 of 25). So train and evaluate on the same store.
+    25 part 20 to 5 exactly, in whatever order they came, and copies stay together, as do episodes of one place. The
+    price: after an append one near the border may change sides (a threshold on each digest would keep sides for ever,
+    but hold out anything from 1 to 9 of 25). So train and evaluate on the same store.
     """
     if not 0 < held_out < 1:
         raise ValueError(f"the held-out share is {held_out}; it must lie between 0 and 1")
-    distinct = sorted({info.digest for info in store.episodes})
+    places: dict[str, str] = {}  # the smallest digest of each
+    for info in store.episodes:
+        if info.place:
+            places[info.place] = min(info.digest, places.get(info.place, info.digest))
+    keys = [places.get(info.place, info.digest) for info in store.episodes]
+    distinct = sorted(set(keys))
     count = min(max(round(len(distinct) * held_out), 1), len(distinct) - 1) if len(distinct) > 1 else 0
     chosen = set(distinct[:count])
-    held = tuple(number for number, info in enumerate(store.episodes) if info.digest in chosen)
+    held = tuple(number for number, key in enumerate(keys) if key in chosen)
     return tuple(number for number in range(len(store)) if number not in set(held)), held
 
 

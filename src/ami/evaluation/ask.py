@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ami import parallel
 from ami.data.episodes import Store
 from ami.data.pairs import Pair
 from ami.evaluation.benchmark import Answer, Asking, Progress, Suite
@@ -31,6 +32,7 @@ class Question:
     seed: int = 0  # of the evaluation's own episodes
     n: int | None = None  # episodes a benchmark, in place of the suite's number
     baseline_n: int | None = 25  # at most so many for baselines that plan: each costs as much as the model
+    device: str = "cpu"  # where the model lies
 
 
 def suite_named(name: str) -> Suite:
@@ -61,12 +63,16 @@ def ask(
     ``pairs`` matched films for suites that ask about published ones, ``rivals`` other checkpoints for suites that ask
     them the same; ``curves`` are the training's metrics.
     """
-    model, came_from = checkpoint.load(folder), checkpoint.read_provenance(folder)
     suite = suite_named(question.suite)
+    if question.device != "cpu" and not suite.on_gpu:
+        able = ", ".join(name for name, each in SUITES.items() if each.on_gpu)
+        raise ValueError(f"the suite {suite.name} is asked on a CPU; on a GPU there are {able}")
+    device = parallel.device(question.device)
+    model, came_from = checkpoint.load(folder).to(device), checkpoint.read_provenance(folder)
     decode = None if rooms is None else fit_decoder(model, rooms)
     asking = Asking(
         question.seed,
-        untrained(model),
+        untrained(model).to(device),
         question.baseline_n,
         decode,
         films=films,
@@ -91,7 +97,7 @@ def ask(
         code=Code(**asdict(checkpoint.code_version())),
         results=answer.results,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        machine=this_machine("fp32"),
+        machine=this_machine("fp32", device),
         cpu_seconds=spent if collect_seconds is None else {"collect": collect_seconds, **spent},
         strips=answer.strips,
         curves=curves,

@@ -78,6 +78,7 @@ class Suite:
     asked: tuple[tuple[Benchmark, int], ...]
     real_films: bool = False  # it asks about recordings, which must be at hand: what they are is no part of it
     layout: Name | None = None  # it asks about films that are published so; like recordings, they must be at hand
+    on_gpu: bool = False  # whether it can be asked of a model that lies on a GPU: no part of the questions either
 
     @property
     def document(self) -> Mapping[str, Any]:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
+from ami import parallel
 from ami.data.crops import whole
 from ami.data.episodes import Store
 from ami.data.video import FILM
@@ -36,7 +37,8 @@ def rate(model: WorldModel) -> float:
 def film_clip(model: WorldModel, *videos: UInt8[np.ndarray, "frames height width 3"], body: str | None = None) -> Clip:
     """Equally long films, one in each row, in whole steps; frames that fill no step at the end are left out.
 
-    A step's time is that of its last frame. Pictures larger than the model was built for are brought to its size.
+    A step's time is that of its last frame. Pictures larger than the model was built for are brought to its size; then
+    all goes to where the model lies.
     """
     watching, frames = passive(model, body or FILM.name), model.frames
     steps = len(videos[0]) // frames
@@ -44,7 +46,17 @@ def film_clip(model: WorldModel, *videos: UInt8[np.ndarray, "frames height width
     times = (torch.arange(steps) + 1 - 1 / frames) * watching.step_seconds
     seen = stacked.unflatten(1, (steps, frames)).permute(0, 1, 2, 5, 3, 4)
     clip = Clip(watching.name, times=times.expand(len(videos), -1), video=seen)
-    return clip if model.picture is None or seen.shape[-1] <= model.picture else whole(clip, model.picture)
+    if model.picture is not None and seen.shape[-1] > model.picture:
+        clip = whole(clip, model.picture)
+    return _beside(model, clip)
+
+
+def _beside(model: WorldModel, clip: Clip) -> Clip:
+    """The clip where the model lies; pictures go to a GPU from pinned memory, so that nobody waits for them."""
+    where = parallel.device_of(model)
+    if where.type == "cuda" and clip.video is not None:
+        clip = clip.with_video(clip.video.pin_memory().to(where, non_blocking=True))
+    return clip.to(where)
 
 
 def real_films(store: Store | None, model: WorldModel, asks: str) -> Store:

@@ -29,10 +29,23 @@ class Ridge:
 def fit_ridge(
     features: Float[Tensor, "n feature"], truth: Float[Tensor, "n quantity"], penalty: float, *, centred: bool = True
 ) -> Ridge:
-    """Ridge regression in closed form, in whichever of its two forms is smaller (Saunders et al. 1998).
+    """Ridge regression in closed form; ``penalty`` is relative to the mean square of the standardised features."""
+    (probe,) = fit_ridges(features, truth, (penalty,), centred=centred)
+    return probe
 
-    ``penalty`` is relative to the mean square of the standardised features. Without ``centred`` nothing is subtracted,
-    there is no constant and features keep their proportions: for those that change their sign with the answer.
+
+def fit_ridges(
+    features: Float[Tensor, "n feature"],
+    truth: Float[Tensor, "n quantity"],
+    penalties: Sequence[float],
+    *,
+    centred: bool = True,
+) -> list[Ridge]:
+    """One for each penalty, in whichever of the two forms is smaller (Saunders et al. 1998).
+
+    They share the products of all rows (or features) with one another, which is nearly all of the work. Without
+    ``centred`` nothing is subtracted, there is no constant and features keep their proportions: for those that change
+    their sign with the answer.
     """
     x, y = features.double(), truth.double()
     zero = torch.zeros_like
@@ -43,12 +56,12 @@ def fit_ridge(
     scale = torch.where(scale > 1e-6 * scale.max().clamp_min(1e-12), scale, torch.inf)  # what never moves says nothing
     constant = y.mean(0) if centred else zero(y[0])
     x, y = (x - mean) / scale, y - constant
-    toll = penalty * max(int(scale.isfinite().sum()), 1) * torch.eye(min(x.shape)).to(x)
-    if x.shape[1] <= x.shape[0]:
-        weight = torch.linalg.solve(x.T @ x + toll, x.T @ y)
-    else:
-        weight = x.T @ torch.linalg.solve(x @ x.T + toll, y)
-    return Ridge(mean, scale, weight, constant)
+    tolls = [penalty * max(int(scale.isfinite().sum()), 1) for penalty in penalties]
+    few = x.shape[1] <= x.shape[0]
+    products, wanted = (x.T @ x, x.T @ y) if few else (x @ x.T, y)
+    unit = torch.eye(len(products)).to(x)
+    solved = [torch.linalg.solve(products + toll * unit, wanted) for toll in tolls]
+    return [Ridge(mean, scale, each if few else x.T @ each, constant) for each in solved]
 
 
 def best_ridge(
@@ -60,14 +73,13 @@ def best_ridge(
     centred: bool = True,
 ) -> Ridge:
     """For each quantity the penalty that errs least on rows ``held`` when fitted on rows ``kept``; then both teach."""
-    errors = []
-    for penalty in PENALTIES:
-        probe = fit_ridge(features[kept], truth[kept], penalty, centred=centred)
-        errors.append((probe(features[held]) - truth[held]).square().mean(0))
-    chosen = torch.stack(errors).argmin(0)
-    probes = {k: fit_ridge(features, truth, PENALTIES[k], centred=centred) for k in set(chosen.tolist())}
-    any_probe = next(iter(probes.values()))
-    weight = torch.stack([probes[k].weight[:, column] for column, k in enumerate(chosen.tolist())], 1)
+    tried = fit_ridges(features[kept], truth[kept], PENALTIES, centred=centred)
+    errors = [(probe(features[held]) - truth[held]).square().mean(0) for probe in tried]
+    chosen = torch.stack(errors).argmin(0).tolist()
+    best = sorted(set(chosen))
+    probes = dict(zip(best, fit_ridges(features, truth, [PENALTIES[k] for k in best], centred=centred), strict=True))
+    any_probe = probes[best[0]]
+    weight = torch.stack([probes[k].weight[:, column] for column, k in enumerate(chosen)], 1)
     return Ridge(any_probe.mean, any_probe.scale, weight, any_probe.constant)
 
 
@@ -132,7 +144,7 @@ def fit_attentive(
     """Train one by mean squared error on standardised ``truth``; its last layer then answers in their own unit."""
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
-        probe = Attentive(tokens, truth.shape[1])
+        probe = Attentive(tokens, truth.shape[1]).to(tokens.device)
     fit(probe, tokens, truth, seed, steps=steps, batch=batch, rate=rate)
     return probe.eval()
 

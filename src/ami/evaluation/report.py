@@ -155,8 +155,9 @@ class Report:
     provenance: Mapping[str, JsonValue] = field(default_factory=dict)  # of the checkpoint
 
 
-def this_machine(precision: str) -> dict[str, str | int | float]:
-    """What the numbers were made on. ``precision`` is that of the arithmetic, e.g. "fp32"."""
+def this_machine(precision: str, device: torch.device | None = None) -> dict[str, str | int | float]:
+    """What the numbers were made on, and the name of a GPU. ``precision`` is that of the arithmetic, e.g. "fp32"."""
+    gpu = {"gpu": torch.cuda.get_device_name(device)} if device is not None and device.type == "cuda" else {}
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     return {
         "cores": cores,
@@ -165,6 +166,7 @@ def this_machine(precision: str) -> dict[str, str | int | float]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "precision": precision,
+        **gpu,
     }
 
 

@@ -259,13 +259,12 @@ def energy_prefers_the_expected(run: _Run) -> None:
     other = run.energy(run.belief, run.actions, strange)
     if not own.mean() < other.mean():
         raise ContractError(
-            f"energy must be lower for what the model predicts ({own.mean():.4g}) than for the futures of other rows "
-            f"({other.mean():.4g}); small means expected"
+            f"energy must be lower for the model's own future ({own.mean():.4g}) than for others' ({other.mean():.4g})"
         )
 
 
 def ways_are_well_formed(run: _Run) -> None:
-    """Who says that it reaches answers with steps, none below 0, and with actions within the bounds."""
+    """Who says that it reaches answers with steps, none below 0, actions within the bounds, and odds from 0 to 1."""
     if (name := run.embodiment.name) not in run.model.reaches:
         return
     goal = run.seen.between(run.clip.steps - 1, run.clip.steps)
@@ -279,6 +278,11 @@ def ways_are_well_formed(run: _Run) -> None:
         raise ContractError("propose gave an action outside of the embodiment's bounds")
     if not _same(run.model.reach(run.seen.between(0, 1), goal, name), far[:, :1]):
         raise ContractError("reach lets one step look at another; each is asked by itself")
+    if name in run.model.judges:
+        likely = run._ask("reachable", Tensor, lambda: run.model.reachable(run.seen, goal, name), run.seen, goal)
+        _sound("reachable", likely, tuple(run.clip.times.shape))
+        if likely.min() < 0 or likely.max() > 1:
+            raise ContractError("reachable gave what is no probability: below 0 or above 1")
 
 
 def absence_is_explained(run: _Run) -> None:

@@ -36,6 +36,7 @@ class JEPAConfig(BaseModel):
     predictor_depth: int = Field(2, ge=0)
     lessons: int = Field(default=8, ge=0, description="mistakes of its own that a belief holds, to mend others")
     reaches: tuple[str, ...] = Field(default=(), description="embodiments for which it learns how far things are")
+    judges: tuple[str, ...] = Field(default=(), description="those of them for which it learns whether any way leads")
     reach_width: int = Field(default=256, ge=8)
     reach_depth: int = Field(default=3, ge=1)
 
@@ -60,6 +61,7 @@ def sized(
     window: int = 1,
     precision: str = "fp32",
     reaches: tuple[str, ...] = (),
+    judges: tuple[str, ...] = (),
 ) -> JEPAConfig:
     """The settings of one size: ``baby``, ``tiny``, ``small``, ``base`` or ``large``."""
     if size not in _SIZES:
@@ -76,6 +78,7 @@ def sized(
         predictor_width=predictor_width,
         predictor_depth=predictor_depth,
         reaches=reaches,
+        judges=judges,
         reach_width=2 * predictor_width,
         reach_depth=predictor_depth + 1,
     )
@@ -117,15 +120,18 @@ class JEPA(WorldModel):
             state=config.dim,
         )
         self.doors = nn.ModuleDict({name: _door(config.embodiments[name], config.predictor_width) for name in names})
-        self.reaches = tuple(sorted(config.reaches))
+        self.reaches, self.judges = tuple(sorted(config.reaches)), tuple(sorted(config.judges))
         for name in self.reaches:
             if not self.known(name).action_dim:
                 raise ValueError(f"'{name}' has no actions, so there is nothing it could reach")
+        for name in self.judges:
+            if name not in self.reaches:
+                raise ValueError(
+                    f"whether any way leads for '{name}' is learned with how far it is; name it in `reaches`"
+                )
+        size = config.dim, config.reach_width, config.reach_depth
         self.ways = nn.ModuleDict(
-            {
-                name: Ways(config.dim, config.reach_width, config.reach_depth, config.embodiments[name])
-                for name in self.reaches
-            }
+            {name: Ways(*size, config.embodiments[name], name in self.judges) for name in self.reaches}
         )
 
     def encode(self, clip: Clip) -> Latent:
@@ -178,8 +184,13 @@ class JEPA(WorldModel):
         """Steps at full effort, from states and the scene of ``now``; the goal's own scene is not looked at."""
         if embodiment not in self.reaches:
             return super().reach(now, goal, embodiment)
-        wanted = goal.values[:, :, STATE].expand(-1, now.steps, -1)
-        return self.way(embodiment).steps(now.values[:, :, STATE], wanted, now.values[:, :, SCENE])
+        return self.way(embodiment).steps(*_asked(now, goal))
+
+    def reachable(self, now: Latent, goal: Latent, embodiment: str) -> Float[Tensor, "batch time"]:
+        """From states and the scene of ``now``, as ``reach``."""
+        if embodiment not in self.judges:
+            return super().reachable(now, goal, embodiment)
+        return self.way(embodiment).chance(*_asked(now, goal)).sigmoid()
 
     def propose(self, belief: Belief, goal: Latent, horizon: int) -> Float[Tensor, "batch horizon action"]:
         """What the head says at each step of the path that it imagines by doing so."""
@@ -262,6 +273,12 @@ class _Rollout:
         scene = self.scene[:, None].expand(-1, horizon, -1)
         ahead = self.model.embodiments[self.belief.embodiment].step_seconds * torch.arange(1, horizon + 1).to(times)
         return Latent(torch.stack([torch.stack(passed, 1), scene], 2), times[:, -1:] + ahead)
+
+
+def _asked(now: Latent, goal: Latent) -> tuple[Tensor, Tensor, Tensor]:
+    """The states of ``now``, that of the goal beside each, and the scenes."""
+    states = now.values[:, :, STATE]
+    return states, goal.values[:, :, STATE].expand_as(states), now.values[:, :, SCENE]
 
 
 def _door(body: Embodiment, width: int) -> ActionDoor:

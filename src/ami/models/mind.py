@@ -55,6 +55,7 @@ class Mind(WorldModel):
         self.causal = all(part.causal for part in self.parts)
         self.frames = max(part.frames for part in self.parts)
         self.reaches = () if self.acting is None else self.acting.reaches
+        self.judges = () if self.acting is None else self.acting.judges
         self.lives = () if self.expecting is None else self.expecting.lives
         self.places = () if self.exploring is None else self.exploring.places
 
@@ -96,6 +97,10 @@ class Mind(WorldModel):
     def reach(self, now: Latent, goal: Latent, embodiment: str) -> Float[Tensor, "batch time"]:
         """As its part does."""
         return self.part(embodiment).reach(now, goal, embodiment)
+
+    def reachable(self, now: Latent, goal: Latent, embodiment: str) -> Float[Tensor, "batch time"]:
+        """As its part does."""
+        return self.part(embodiment).reachable(now, goal, embodiment)
 
     def propose(self, belief: Belief, goal: Latent, horizon: int) -> Float[Tensor, "batch horizon action"]:
         """As its part does."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -75,18 +77,20 @@ class ResidualPredictor(nn.Module):
 class Ways(nn.Module):
     """From a state, a goal's state and the scene: how many steps it is to the goal, and what to do first.
 
-    Two networks alike. The number is a softplus, so never negative; the action lies inside the embodiment's bounds.
+    Networks alike. The number is a softplus, so never negative; the action lies inside the embodiment's bounds. What
+    ``judges`` also says how likely it is that any way leads there.
     """
 
     low: Tensor
     high: Tensor
 
-    def __init__(self, dim: int, width: int, depth: int, body: Embodiment) -> None:
+    def __init__(self, dim: int, width: int, depth: int, body: Embodiment, judges: bool = False) -> None:
         super().__init__()
         self.register_buffer("low", torch.tensor(body.low, dtype=torch.float32), persistent=False)
         self.register_buffer("high", torch.tensor(body.high, dtype=torch.float32), persistent=False)
-        self.far = ResidualPredictor(history=dim, context=2 * dim, width=width, depth=depth, state=1)
-        self.first = ResidualPredictor(history=dim, context=2 * dim, width=width, depth=depth, state=body.action_dim)
+        network = partial(ResidualPredictor, history=dim, context=2 * dim, width=width, depth=depth)
+        self.far, self.first = network(state=1), network(state=body.action_dim)
+        self.any = network(state=1) if judges else None
 
     def steps(
         self,
@@ -103,6 +107,13 @@ class Ways(nn.Module):
         """What to do first."""
         middle, half = (self.low + self.high) / 2, (self.high - self.low) / 2
         return middle + half * self._ask(self.first, state, goal, scene).float().clamp(-1.0, 1.0)
+
+    def chance(
+        self, state: Float[Tensor, "*batch dim"], goal: Float[Tensor, "*batch dim"], scene: Float[Tensor, "*batch dim"]
+    ) -> Float[Tensor, "*batch"]:
+        """The logarithm of the odds that there is any way."""
+        assert self.any is not None, "it was not built to judge"
+        return self._ask(self.any, state, goal, scene)[..., 0].float()
 
     @staticmethod
     def _ask(head: ResidualPredictor, state: Tensor, goal: Tensor, scene: Tensor) -> Tensor:

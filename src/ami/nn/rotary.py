@@ -71,6 +71,6 @@ def turns(
     return Turns(both.cos(), both.sin())
 
 
-def grid(slots: int, rows: int, columns: int) -> Int[Tensor, "tokens 3"]:
+def grid(slots: int, rows: int, columns: int, device: torch.device | None = None) -> Int[Tensor, "tokens 3"]:
     """The places (time, row, column) of a clip's tokens, slot by slot, row by row."""
-    return torch.cartesian_prod(torch.arange(slots), torch.arange(rows), torch.arange(columns))
+    return torch.cartesian_prod(*(torch.arange(count, device=device) for count in (slots, rows, columns)))

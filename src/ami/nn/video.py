@@ -127,8 +127,8 @@ class VideoEncoder(nn.Module):
             found = self.find(video) if found is None else found
             tokens = tokens + self.told(found.flatten(0, 1).flatten(1))[:, None]
         tokens = tokens.unflatten(0, video.shape[:2]).flatten(1, 2)
-        where = turns(grid(steps, self.side, self.side).to(tokens.device), self.head, tiled=self.tiled)
-        slot = torch.arange(steps, device=tokens.device).repeat_interleave(self.side**2)
+        places = grid(steps, self.side, self.side, tokens.device)
+        where, slot = turns(places, self.head, tiled=self.tiled), places[:, 0]
         if visible is not None:
             tokens = tokens.gather(1, visible[..., None].expand(-1, -1, tokens.shape[-1]))
             where, slot = where[visible], slot[visible]
@@ -184,7 +184,7 @@ class MaskedPredictor(nn.Module):
     ) -> Float[Tensor, "batch masked width"]:
         """``visible`` and ``hidden`` number the tokens of a clip of so many ``slots``."""
         number = torch.cat([visible, hidden], 1)
-        where = turns(grid(slots, self.side, self.side).to(number.device), self.head, tiled=self.tiled)[number]
+        where = turns(grid(slots, self.side, self.side, number.device), self.head, tiled=self.tiled)[number]
         asked = self.hidden[kind % len(self.hidden)].expand(*hidden.shape, -1)
         known = self.enter(context)
         tokens = torch.cat([known, asked.to(known.dtype)], 1)

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+_TRIES = 100  # to place a row's rectangles so that something is left to see
+
 
 @dataclass(frozen=True)
 class Mask:
@@ -65,14 +67,15 @@ class Blocks:
         """The height and width are drawn once for the batch, the places for each row and block.
 
         Rectangles overlap by chance, so rows cover differing numbers of tokens: each gives up some of its visible and
-        some of its hidden tokens, at random, down to the fewest of any row. ``ValueError`` where nothing would be left.
+        some of its hidden tokens, at random, down to the fewest of any row. A row of which nothing would be left to see
+        (two blocks of 0.7 can cover all) is placed anew, and ``ValueError`` says where that does not help.
         """
-        height, width = self._sides(grid, generator)
-        rows, columns = torch.arange(grid.rows), torch.arange(grid.columns)
-        place = torch.rand(2, batch, self.count, 1, generator=generator)
-        top, left = (place[0] * (grid.rows - height + 1)).long(), (place[1] * (grid.columns - width + 1)).long()
-        tall, wide = (rows >= top) & (rows < top + height), (columns >= left) & (columns < left + width)
-        covered = (tall[..., :, None] & wide[..., None, :]).any(1).flatten(1)
+        sides = self._sides(grid, generator)
+        covered = self._covered(batch, grid, sides, generator)
+        for _ in range(_TRIES):
+            if not len(blind := covered.all(1).nonzero()[:, 0]):
+                break
+            covered[blind] = self._covered(len(blind), grid, sides, generator)
         fewest_hidden, fewest_visible = int(covered.sum(1).min()), int((~covered).sum(1).min())
         if not fewest_visible or not fewest_hidden:
             raise ValueError(
@@ -83,6 +86,17 @@ class Blocks:
         hidden = (shuffled - 2.0 * covered).argsort(1)[:, :fewest_hidden]
         visible = (shuffled + 2.0 * covered).argsort(1)[:, :fewest_visible]
         return Mask(*(_through_time(part.sort(1).values, grid) for part in (visible, hidden)))
+
+    def _covered(
+        self, batch: int, grid: Grid, sides: tuple[int, int], generator: torch.Generator
+    ) -> Bool[Tensor, "batch places"]:
+        """Whether any rectangle of these sides, each put somewhere, lies over a place of the picture."""
+        height, width = sides
+        rows, columns = torch.arange(grid.rows), torch.arange(grid.columns)
+        place = torch.rand(2, batch, self.count, 1, generator=generator)
+        top, left = (place[0] * (grid.rows - height + 1)).long(), (place[1] * (grid.columns - width + 1)).long()
+        tall, wide = (rows >= top) & (rows < top + height), (columns >= left) & (columns < left + width)
+        return (tall[..., :, None] & wide[..., None, :]).any(1).flatten(1)
 
     def _sides(self, grid: Grid, generator: torch.Generator) -> tuple[int, int]:
         low, high = self.aspect

@@ -68,9 +68,7 @@ class StepsToGo:
         _check_goal(self.goal)
 
     def __call__(self, imagined: Latent, actions: Float[Tensor, "rows horizon action"]) -> Float[Tensor, "rows"]:
-        times = _candidates(self.goal, imagined)
-        goals = (each.repeat_interleave(times, 0) for each in (self.goal.values, self.goal.times))
-        steps = self.reach(imagined, Latent(*goals))
+        steps = self.reach(imagined, _each(self.goal, imagined))
         if steps.shape != imagined.times.shape:
             raise ValueError(
                 f"reach answered {tuple(steps.shape)} for {tuple(imagined.times.shape)} steps; one each, please"
@@ -78,6 +76,33 @@ class StepsToGo:
         return self.sum * steps.sum(1) + self.last * steps[:, -1]
 
     def rows(self, index: slice | Tensor) -> StepsToGo:
+        """The goals of some of the plans, in the order of ``index``."""
+        return replace(self, goal=_chosen(self.goal, index))
+
+
+DOUBTED = 0.5  # with more doubt than this, no plan was found
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """How unlikely it is, 0 to 1, that any way leads to the goal from the last step: not to be planned by, but asked.
+
+    Planned by, it would be made small where a model has a hole in a wall; so it is asked of what was really seen.
+    ``reachable`` answers for each step and one goal a row: a model's, bound to an embodiment.
+    """
+
+    goal: Latent
+    reachable: Callable[[Latent, Latent], Float[Tensor, "rows time"]]
+
+    def __post_init__(self) -> None:
+        _check_goal(self.goal)
+
+    def __call__(self, imagined: Latent, actions: Float[Tensor, "rows horizon action"]) -> Float[Tensor, "rows"]:
+        return (
+            1 - self.reachable(imagined.between(imagined.steps - 1, imagined.steps), _each(self.goal, imagined))[:, 0]
+        )
+
+    def rows(self, index: slice | Tensor) -> Doubt:
         """The goals of some of the plans, in the order of ``index``."""
         return replace(self, goal=_chosen(self.goal, index))
 
@@ -173,6 +198,12 @@ def _candidates(goal: Latent, imagined: Latent) -> int:
     if len(values) % len(goals):
         raise ValueError(f"{len(values)} imagined futures cannot be shared by {len(goals)} goals; give one per plan")
     return len(values) // len(goals)
+
+
+def _each(goal: Latent, imagined: Latent) -> Latent:
+    """The goal of each imagined future."""
+    times = _candidates(goal, imagined)
+    return Latent(*(each.repeat_interleave(times, 0) for each in (goal.values, goal.times)))
 
 
 def _chosen(goal: Latent, index: slice | Tensor) -> Latent:

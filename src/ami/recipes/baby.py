@@ -120,7 +120,8 @@ def acting(name: str, stores: Mapping[str, Store], seed: int, settings: BabySett
     for kind, store in stores.items():
         train[kind], held[kind] = sides(store)
     reaches = tuple(kind for kind, store in stores.items() if settings.reach and _able(store, settings))
-    config = _config({kind: measured(store, train[kind]) for kind, store in stores.items()}, settings, reaches)
+    judges = tuple(kind for kind in reaches if _several(stores[kind], train[kind]))
+    config = _config({kind: measured(store, train[kind]) for kind, store in stores.items()}, settings, reaches, judges)
     largest = max(stores, key=lambda kind: _frames(stores[kind]))
     batches = {kind: settings.batch if kind == largest else settings.small_batch for kind in stores}
     refine_batches = {kind: settings.refine_batch if kind == largest else 64 for kind in stores}
@@ -205,7 +206,9 @@ def _stages(
     )
 
 
-def _config(bodies: Mapping[str, Embodiment], settings: BabySettings, reaches: tuple[str, ...]) -> JEPAConfig:
+def _config(
+    bodies: Mapping[str, Embodiment], settings: BabySettings, reaches: tuple[str, ...], judges: tuple[str, ...]
+) -> JEPAConfig:
     return sized(
         settings.size,
         bodies,
@@ -213,12 +216,19 @@ def _config(bodies: Mapping[str, Embodiment], settings: BabySettings, reaches: t
         window=settings.window,
         precision=settings.precision,
         reaches=reaches,
+        judges=judges,
     )
 
 
 def _able(store: Store, settings: BabySettings) -> bool:
     """Whether it can be learned how far things are: somebody acts, often enough."""
     return bool(store.embodiment.action_dim) and _frames(store) >= settings.enough
+
+
+def _several(store: Store, episodes: Sequence[int]) -> bool:
+    """Whether some place was walked more than once: only then is it known what no walk joins."""
+    places = [place for episode in episodes if (place := store.episodes[episode].place)]
+    return len(set(places)) < len(places)
 
 
 def _frames(store: Store) -> int:

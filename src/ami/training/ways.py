@@ -1,4 +1,4 @@
-"""Ways that lead somewhere, put together from walks that did not."""
+"""Ways that lead somewhere, put together from walks that did not; and pairs of places that no walk joins."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from ami.data.episodes import EpisodeInfo
 from ami.training.perceived import PerceivedStore
 from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
 
-_TOGETHER = 16  # walks that are connected in one go
+_TOGETHER = 16  # places that are connected in one go
+_Lengths = tuple[int, ...]  # of the walks of a place, in moments
 BEFORE = 2  # moments before the start that a clip of a way shows
 
 
@@ -33,7 +34,12 @@ class WaySettings:
 
 
 class WayStore:
-    """Shortest ways between the moments of each walk, as clips: some moments, the start, the goal.
+    """Shortest ways between the moments of each place, as clips: some moments, the start, the goal.
+
+    A place is all walks that say so (:attr:`ami.data.episodes.EpisodeInfo.place`); what does not say is one by itself.
+    Who has walked a place several times and found no way from one moment to another, nor back, takes it that there is
+    none: a clip of it comes too, and there the goal comes after infinite time. The more walks, the truer that is. Where
+    a way back is all that is known, nothing is said: most of what was gone through once can be gone through again.
 
     The time between start and goal is what the way takes at full effort, and the action between them its first. Two
     moments are joined where the action that the model proposes from one to the other is short and lands there in
@@ -46,17 +52,20 @@ class WayStore:
         self.store, self.settings, self.body = store, settings, body
         training = model.training
         model.eval()
-        self._walks: dict[int, tuple[int, int]] = {}  # episode: its place among those of its length
-        self._held: dict[int, _Connected] = {}  # length: walks
-        for length, episodes in _by_length(store).items():
-            self._walks |= {episode: (length, place) for place, episode in enumerate(episodes)}
+        self._places: dict[int, tuple[_Lengths, int]] = {}  # its first walk: its number among those of such lengths
+        self._held: dict[_Lengths, _Connected] = {}
+        for lengths, places in _by_lengths(store).items():
+            self._places |= {walks[0]: (lengths, number) for number, walks in enumerate(places)}
             parts = []
-            for start in range(0, len(episodes), _TOGETHER):
-                index = np.array([[episode, 0] for episode in episodes[start : start + _TOGETHER]])
-                clip = store.clips(index, length).to(parallel.device_of(model))
-                parts.append(_connect(model, clip, body, settings))
+            for start in range(0, len(places), _TOGETHER):
+                walks = np.array(places[start : start + _TOGETHER]).T
+                seen = [
+                    store.clips(np.stack([episodes, np.zeros_like(episodes)], 1), length).to(parallel.device_of(model))
+                    for episodes, length in zip(walks, lengths, strict=True)
+                ]
+                parts.append(_connect(model, seen, body, settings))
             joined = (torch.cat(field).cpu() for field in zip(*map(_fields, parts), strict=True))
-            self._held[length] = _Connected(*joined)
+            self._held[lengths] = _Connected(*joined)
         model.train(training)
 
     @property
@@ -72,11 +81,17 @@ class WayStore:
     def windows(
         self, steps: int, frames_per_step: int = 1, episodes: Sequence[int] | None = None
     ) -> Int[np.ndarray, "windows 2"]:
-        """Every (walk, start · length + goal) between which a way is known; goals ``apart`` from one another."""
+        """Every (first walk, start · moments + goal) of which is known how far it is, or that no walk joins them.
+
+        Goals are ``apart`` from one another.
+        """
         found = []
-        for episode, (length, place) in self._walks.items():
-            known = self._held[length].steps[place].isfinite()
-            known[:BEFORE], known[:, np.arange(length) % self.settings.apart != 0] = False, False
+        for episode, (lengths, number) in self._places.items():
+            joined = self._held[lengths].steps[number].isfinite()
+            known = joined | ~joined.T if len(lengths) > 1 else joined
+            for began in _begin(lengths):
+                known[began : began + BEFORE] = False
+            known[:, np.arange(sum(lengths)) % self.settings.apart != 0] = False
             pairs = known.flatten().nonzero().numpy()
             found.append(np.concatenate([np.full_like(pairs, episode), pairs], 1))
         return np.concatenate(found)
@@ -84,12 +99,12 @@ class WayStore:
     def clips(self, index: Int[np.ndarray, "batch 2"], steps: int, frames_per_step: int = 1) -> Clip:
         """Those ways, each as ``BEFORE`` moments, the start and the goal."""
         assert (steps, frames_per_step) == (BEFORE + 2, 1), "a way is some moments, its start and its goal"
-        rows = []
-        for length in sorted({self._walks[int(episode)][0] for episode, _ in index}):
-            inside = [row for row, (episode, _) in enumerate(index) if self._walks[int(episode)][0] == length]
-            walk = torch.tensor([self._walks[int(index[row, 0])][1] for row in inside])
-            pair = torch.from_numpy(index[inside, 1])
-            rows.append((inside, self._held[length].ways(walk, pair // length, pair % length)))
+        rows, places = [], [self._places[int(episode)] for episode, _ in index]
+        for lengths in sorted({lengths for lengths, _ in places}):
+            inside = [row for row, (other, _) in enumerate(places) if other == lengths]
+            place = torch.tensor([places[row][1] for row in inside])
+            pair, moments = torch.from_numpy(index[inside, 1]), sum(lengths)
+            rows.append((inside, self._held[lengths].ways(place, pair // moments, pair % moments)))
         order = torch.tensor([row for inside, _ in rows for row in inside]).argsort()
         latents, actions, taken = (torch.cat([way[part] for _, way in rows])[order] for part in range(3))
         began = torch.arange(BEFORE + 1).expand(len(index), -1)
@@ -99,60 +114,69 @@ class WayStore:
 
 @dataclass(frozen=True)
 class _Connected:
-    """Walks of one length, and all shortest ways in each."""
+    """Places with walks of the same lengths, one after another, and all shortest ways in each."""
 
-    latents: Float[Tensor, "walks moments tokens dim"]
-    done: Float[Tensor, "walks moments action"]
-    steps: Float[Tensor, "walks moments moments"]  # inf where no way is known
-    neighbours: Int[Tensor, "walks moments neighbours"]
-    costs: Float[Tensor, "walks moments neighbours"]  # inf where there is no edge
-    actions: Float[Tensor, "walks moments neighbours action"]
-    effort: Float[Tensor, "walks moments neighbours"]
+    latents: Float[Tensor, "places moments tokens dim"]
+    done: Float[Tensor, "places moments action"]
+    steps: Float[Tensor, "places moments moments"]  # inf where no way is known
+    neighbours: Int[Tensor, "places moments neighbours"]
+    costs: Float[Tensor, "places moments neighbours"]  # inf where there is no edge
+    actions: Float[Tensor, "places moments neighbours action"]
+    effort: Float[Tensor, "places moments neighbours"]
 
-    def ways(self, walk: Tensor, start: Tensor, goal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def ways(self, place: Tensor, start: Tensor, goal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Latents and actions of each way, and the steps that it takes."""
         moments = torch.stack([*(start - back for back in range(BEFORE, -1, -1)), goal], 1)
-        through = self.costs[walk, start] + self.steps[walk[:, None], self.neighbours[walk, start], goal[:, None]]
+        through = self.costs[place, start] + self.steps[place[:, None], self.neighbours[place, start], goal[:, None]]
         taken, which = through.min(1)
         taken = torch.where(start == goal, 0.0, taken)
         # The first edge is short; who has farther to go goes on in its direction at full effort.
-        stretch = taken.clamp_max(1.0) / self.effort[walk, start, which].clamp_min(1e-3)
-        first = self.actions[walk, start, which] * stretch[:, None]
-        done = self.done[walk[:, None], moments[:, :BEFORE]]
-        return self.latents[walk[:, None], moments], torch.cat([done, first[:, None]], 1), taken
+        stretch = taken.clamp_max(1.0) / self.effort[place, start, which].clamp_min(1e-3)
+        first = self.actions[place, start, which] * stretch[:, None]
+        done = self.done[place[:, None], moments[:, :BEFORE]]
+        return self.latents[place[:, None], moments], torch.cat([done, first[:, None]], 1), taken
 
 
-def _connect(model: WorldModel, clip: Clip, body: Embodiment, settings: WaySettings) -> _Connected:
-    assert clip.actions is not None
-    latents = model.encode(clip).values
-    walks, moments = latents.shape[:2]
+def _connect(model: WorldModel, clips: Sequence[Clip], body: Embodiment, settings: WaySettings) -> _Connected:
+    """Several places at once; ``clips`` has the first walk of each, then the second of each, and so on."""
+    latents = torch.cat([model.encode(clip).values for clip in clips], 1)
+    done = torch.cat([functional.pad(_actions(clip), (0, 0, 0, 1)) for clip in clips], 1)
+    places, moments = latents.shape[:2]
+    # From the last moment of a walk nothing was done.
+    goes_on = torch.cat([torch.arange(clip.steps, device=latents.device) < clip.steps - 1 for clip in clips])
     number = min(settings.neighbours, moments - 1)
     flat = latents.flatten(2)
-    near = torch.cdist(flat, flat).topk(number + 1, largest=False).indices[..., 1:]
-    rows = torch.arange(walks, device=flat.device)[:, None, None]
+    apart = torch.cdist(flat, flat)
+    apart.diagonal(dim1=1, dim2=2).fill_(torch.inf)
+    near = apart.topk(number, largest=False).indices
+    rows = torch.arange(places, device=flat.device)[:, None, None]
     here, there = latents[:, :, None].expand(-1, -1, number, -1, -1), latents[rows, near]
     belief = Belief(body.name, _one(here.flatten(0, 2)))
     acted = model.propose(belief, _one(there.flatten(0, 2)), 1)
     landed = model.predict(belief, acted, 1).values[:, 0].view_as(there)
-    was = Belief(body.name, _one(latents[:, :-1].flatten(0, 1)))
-    done = model.predict(was, clip.actions.flatten(0, 1)[:, None], 1).values[:, 0]
-    error = (done - latents[:, 1:].flatten(0, 1)).flatten(1).norm(dim=-1).median()
-    acted = acted[:, 0].view(walks, moments, number, -1)
+    was = Belief(body.name, _one(latents[:, goes_on].flatten(0, 1)))
+    expected = model.predict(was, done[:, goes_on].flatten(0, 1)[:, None], 1).values[:, 0]
+    error = (expected - latents.roll(-1, 1)[:, goes_on].flatten(0, 1)).flatten(1).norm(dim=-1).median()
+    acted = acted[:, 0].view(places, moments, number, -1)
     effort = _effort(acted, body)
     lands = (landed - there).flatten(3).norm(dim=-1) <= settings.near * error + 1e-5
     costs = torch.where(lands & (effort <= settings.hop), effort.clamp_min(settings.least), torch.inf)
-    # What was really done is one more edge; from the last moment nothing was.
-    following = torch.arange(1, moments + 1, device=flat.device).clamp_max(moments - 1).expand(walks, -1)
-    real = _effort(clip.actions, body)
-    real_costs = functional.pad(real.clamp_min(settings.least), (0, 1), value=torch.inf)
+    # What was really done is one more edge.
+    following = torch.arange(1, moments + 1, device=flat.device).clamp_max(moments - 1).expand(places, -1)
+    real = _effort(done, body)
+    real_costs = torch.where(goes_on, real.clamp_min(settings.least), torch.inf)
     near, costs = torch.cat([near, following[..., None]], 2), torch.cat([costs, real_costs[..., None]], 2)
-    padded = functional.pad(clip.actions, (0, 0, 0, 1))
-    acted, effort = torch.cat([acted, padded[:, :, None]], 2), torch.cat([effort, _effort(padded, body)[..., None]], 2)
-    steps = flat.new_full((walks, moments, moments), torch.inf).scatter_reduce_(2, near, costs, "amin")
+    acted, effort = torch.cat([acted, done[:, :, None]], 2), torch.cat([effort, real[..., None]], 2)
+    steps = flat.new_full((places, moments, moments), torch.inf).scatter_reduce_(2, near, costs, "amin")
     steps.diagonal(dim1=1, dim2=2).zero_()
     for middle in range(moments):  # Floyd 1962, Warshall 1962
         torch.minimum(steps, steps[:, :, middle, None] + steps[:, None, middle], out=steps)
-    return _Connected(latents, padded, steps, near, costs, acted, effort)
+    return _Connected(latents, done, steps, near, costs, acted, effort)
+
+
+def _actions(clip: Clip) -> Float[Tensor, "batch time-1 action"]:
+    assert clip.actions is not None
+    return clip.actions
 
 
 def _effort(actions: Float[Tensor, "*batch action"], body: Embodiment) -> Float[Tensor, "*batch"]:
@@ -165,13 +189,22 @@ def _one(values: Float[Tensor, "rows tokens dim"]) -> Latent:
     return Latent(values[:, None], values.new_zeros(len(values), 1))
 
 
-def _by_length(store: PerceivedStore) -> dict[int, list[int]]:
-    found: dict[int, list[int]] = {}
+def _by_lengths(store: PerceivedStore) -> dict[_Lengths, list[tuple[int, ...]]]:
+    """The walks of each place that are long enough to show a way, by how long they are."""
+    places: dict[str | int, list[int]] = {}
     for episode in store.perceived:
-        if (length := store.episodes[episode].length) > BEFORE + 1:
-            found.setdefault(length, []).append(episode)
+        if (info := store.episodes[episode]).length > BEFORE + 1:
+            places.setdefault(info.place or episode, []).append(episode)
+    found: dict[_Lengths, list[tuple[int, ...]]] = {}
+    for walks in places.values():
+        found.setdefault(tuple(store.episodes[episode].length for episode in walks), []).append(tuple(walks))
     return found
 
 
-def _fields(walks: _Connected) -> tuple[Tensor, ...]:
-    return tuple(getattr(walks, name) for name in walks.__dataclass_fields__)
+def _begin(lengths: Sequence[int]) -> list[int]:
+    """The first moment of each walk."""
+    return [sum(lengths[:number]) for number in range(len(lengths))]
+
+
+def _fields(places: _Connected) -> tuple[Tensor, ...]:
+    return tuple(getattr(places, name) for name in places.__dataclass_fields__)

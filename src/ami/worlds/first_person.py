@@ -59,6 +59,7 @@ def _walk(env: Any, steps: int, key: tuple[int, int], source: str) -> Episode:
         actions=np.stack(actions).astype(np.float32),
         intrinsics=np.array([focal, focal, SIZE / 2, SIZE / 2]),
         source=source,
+        place="",  # another box in each
         **{name: np.stack([each[name] for each in seen]) for name in seen[0]},
     )
 

@@ -247,7 +247,7 @@ def _record_memory_maze(episodes: int, steps: int, seed: int) -> Recording:
 
 # Name to how it is recorded, from (episodes, steps, seed). Any "gym:ID" is a world too.
 WORLDS: Mapping[str, Callable[[int, int, int], Recording]] = {
-    **{f"two-rooms/{family}": _rooms(family) for family in (*rooms.FAMILIES, rooms.SEALED)},
+    **{f"two-rooms/{family}": _rooms(family) for family in (*rooms.FAMILIES, rooms.SEALED, rooms.REVISITED)},
     "drawn-films": _record_films,
     "physics": _record_physics,
     maze.NAME: _record_maze,

@@ -26,6 +26,8 @@ REPEAT = 4  # environment steps in a model step: the action is held
 SECONDS = 0.1  # of one environment step
 FAMILIES = ("fixed", "door", "wall")
 SEALED = "sealed"  # as ``wall``, with every door shut: asked to see whether a planner says that there is no way
+REVISITED = "revisited"  # as ``wall``, every third without a door, and each walked WALKS times from anywhere
+WALKS = 2
 SHUT = -SIZE  # px: the place of a door that is not there, so far outside that it neither opens nor is drawn
 FLOOR, WALL, AGENT = (np.array(c, np.float32) for c in ((236, 233, 225), (44, 54, 74), (222, 62, 40)))
 
@@ -212,9 +214,13 @@ def explore(rooms: Rooms, steps: int, rng: np.random.Generator) -> tuple[np.ndar
 
 
 def collect(family: str, episodes: int, steps: int, seed: int) -> list[Episode]:
-    """Record exploring walks, one layout each, ``steps`` model steps long."""
+    """Record exploring walks, ``steps`` model steps long: one of each layout, or ``WALKS`` of each where ``revisited``.
+
+    The walks of one layout share their ``place``.
+    """
     rng = np.random.default_rng(seed)
-    rooms = sample_rooms(family, episodes, rng)
+    walks = WALKS if family == REVISITED else 1
+    rooms = _layouts(family, -(-episodes // walks), rng).repeat(walks).rows(slice(episodes))
     positions, actions = explore(rooms, steps, rng)
     times = np.arange(steps) * EMBODIMENT.step_seconds
     background = rooms.background()
@@ -228,6 +234,14 @@ def collect(family: str, episodes: int, steps: int, seed: int) -> list[Episode]:
                 actions=actions[:, i].astype(np.float32),
                 truth=truth.astype(np.float32),
                 source=f"two-rooms/{family}/seed-{seed}/{i}",
+                place=f"two-rooms/{family}/seed-{seed}/layout-{i // walks}" if walks > 1 else "",
             )
         )
     return recorded
+
+
+def _layouts(family: str, count: int, rng: np.random.Generator) -> Rooms:
+    if family != REVISITED:
+        return sample_rooms(family, count, rng)
+    rooms = sample_rooms("wall", count, rng)
+    return Rooms(rooms.wall, np.where(np.arange(count) % 3 == 2, float(SHUT), rooms.door))

@@ -57,8 +57,8 @@ SUITES: dict[str, Suite] = {
         *reminded.SUITES,
         *spatial.SUITES,
         *real_places.SUITES,
-        Suite("films", ((DrawnFilms(), 1000),)),
-        Suite("real-films", _RECORDED, real_films=True),
-        Suite("video", ((DrawnFilms(), 1000), *_RECORDED), real_films=True),
+        Suite("films", ((DrawnFilms(), 1000),), on_gpu=True),
+        Suite("real-films", _RECORDED, real_films=True, on_gpu=True),
+        Suite("video", ((DrawnFilms(), 1000), *_RECORDED), real_films=True, on_gpu=True),
     )
 }

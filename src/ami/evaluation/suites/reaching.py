@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,7 +12,7 @@ from jaxtyping import Bool, Float
 
 from ami.agent import Agent
 from ami.evaluation.statistics import wilson
-from ami.planning.costs import StepsToGo
+from ami.planning.costs import Doubt, StepsToGo
 from ami.planning.sampling import SamplingPlanner, SamplingSettings
 from ami.types import Interval, Latent, Result, WorldModel
 
@@ -57,6 +58,7 @@ class ByWays:
             places=self.places,
             pace=self.pace,
             enough=self.enough,
+            doubt=Doubt(goal, partial(model.reachable, embodiment=embodiment)) if embodiment in model.judges else None,
         )
 
 

@@ -168,19 +168,19 @@ class RealFilms:
         if self.task == "retrieval":
             films = np.array([*known.film, *held.film])
             like = _unit(_mean(space, eye, asked.clips)) @ _unit(_mean(space, eye, learn)).T
-            return (films[like.argmax(1).numpy()] == np.array(asked.film)).astype(float)
+            return (films[like.argmax(1).numpy(force=True)] == np.array(asked.film)).astype(float)
         if self.task == "speed":
             x = torch.cat([self._speeds(space, eye, learn, k) for k in (1, 2)])
-            y = torch.tensor([[1.0], [-1.0]]).double().repeat_interleave(len(learn), 0)
+            y = torch.tensor([[1.0], [-1.0]]).to(x).repeat_interleave(len(learn), 0)
             both = torch.arange(len(x))
             old = both % len(learn) < len(known)
             probe = best_ridge(x, y, both[~old], both[old])
             said = [probe(self._speeds(space, eye, asked.clips, k))[:, 0] for k in (1, 2)]
-            return torch.stack([_right(said[0]), _right(-said[1])]).mean(0).numpy()
+            return torch.stack([_right(said[0]), _right(-said[1])]).mean(0).numpy(force=True)
         describe = self._direction if self.task == "arrow-of-time" else self._order
         x, asks = _balanced(describe(space, eye, learn), describe(space, eye, asked.clips))
-        probe = best_ridge(x, torch.ones(len(x), 1).double(), validate, kept, centred=False)
-        return _right(probe(asks)[:, 0]).numpy()
+        probe = best_ridge(x, x.new_ones(len(x), 1), validate, kept, centred=False)
+        return _right(probe(asks)[:, 0]).numpy(force=True)
 
     def _direction(self, space: Principal, eye: Eye, clips: Sequence[Film]) -> tuple[Tensor, Tensor]:
         ways = [clips, [clip[::-1] for clip in clips]]

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ami import parallel
 from ami.evaluation import features
 from ami.evaluation.benchmark import Answer, Asking
 from ami.evaluation.features import Film
@@ -91,9 +92,10 @@ class DrawnFilms:
         for done, (name, eye) in enumerate(seen.items()):
             asking.tell("films", done, len(seen) + 1)
             tokens, asks = eye(learn), eye(asked)
-            said[name] = self._ridge(tokens, truth, asks)
+            told = truth.to(tokens.device)  # probes work where the features are
+            said[name] = self._ridge(tokens, told, asks)
             if name in ("model", "untrained"):
-                probe = fit_attentive(tokens.flatten(1, 2), truth, asking.seed, steps=self.attentive_steps)
+                probe = fit_attentive(tokens.flatten(1, 2), told, asking.seed, steps=self.attentive_steps)
                 attentive[name] = _in_parts(probe, asks.flatten(1, 2))
         asking.tell("films", len(seen), len(seen) + 1)
         if asking.untrained is not None:
@@ -128,7 +130,8 @@ class DrawnFilms:
             torch.random.default_generator.manual_seed(seed)
             pupil = _Supervised(copy.deepcopy(fresh), learn[0], truth.shape[1])
         videos, asks = (torch.from_numpy(np.stack(each)) for each in (learn, asked))
-        fit(pupil, videos, truth, seed, steps=self.supervised_steps, batch=self.supervised_batch, rate=3e-3)
+        told = truth.to(parallel.device_of(pupil))
+        fit(pupil, videos, told, seed, steps=self.supervised_steps, batch=self.supervised_batch, rate=3e-3)
         return _in_parts(pupil.eval(), asks)
 
     def _result(
@@ -195,7 +198,7 @@ class _Supervised(nn.Module):
         self.model = model
         with torch.no_grad():
             width = model.eval().encode(film_clip(model, film, body=drawn.EMBODIMENT.name)).values.numel()
-        self.answer = nn.Linear(width, answers)
+        self.answer = nn.Linear(width, answers).to(parallel.device_of(model))
 
     def forward(self, videos: Tensor) -> Tensor:
         clip = film_clip(self.model, *videos.numpy(), body=drawn.EMBODIMENT.name)

@@ -85,8 +85,9 @@ WALL = WaysBenchmark("wall")
 class NoPlanBenchmark:
     """Say from two pictures whether there is a way at all: half a world with a door in the wall, half without.
 
-    The agent acts in imagination; where it does not arrive there, no plan was found. ``sealed``: there is no door, and
-    the answer is right; else there is one, and it is wrong.
+    A model that has learned whether any way leads there is asked that; and the agent acts in imagination. Where it is
+    told that none does, or does not arrive there, no plan was found. ``sealed``: there is no door, and the answer is
+    right; else there is one, and it is wrong.
     """
 
     sealed: bool
@@ -103,8 +104,9 @@ class NoPlanBenchmark:
     def protocol(self) -> tuple[str, ...]:
         """How it is asked, a plain sentence each."""
         return (
-            f"no_plan: the agent acts in imagination for {self.steps} steps and never comes within {self.arrived:g} "
-            "steps of the goal; right where the wall has no door (sealed), wrong where it has one (reachable).",
+            "no_plan: the model, where it has learned that, thinks it less than half likely that any way leads to the "
+            f"goal, or the agent acts in imagination for {self.steps} steps and never comes within {self.arrived:g} "
+            "steps of it; right where the wall has no door (sealed), wrong where it has one (reachable).",
         )
 
     def run(self, model: WorldModel, n: int, asking: Asking) -> Answer:
@@ -120,12 +122,13 @@ class NoPlanBenchmark:
         metric, seconds = "no_plan_right" if self.sealed else "no_plan_wrong", time.perf_counter() - began
         return Answer((counted(self.name, metric, none, others, seed=asking.seed, seconds=seconds),))
 
+    def pairs(self, seed: int, n: int) -> Pairs:
+        """The first ``n`` pairs of an evaluation seed; sealed ones are the others with their doors shut."""
+        kind = SEALED if self.sealed else "wall"
+        return Pairs.of([sample_pairs(kind, 1, WALL._rng(seed, row, _NO_PLAN), cross_room=True) for row in range(n)])
+
     def _none(self, model: WorldModel, n: int, asking: Asking) -> Bool[np.ndarray, "n"]:
-        drawn = [
-            sample_pairs(SEALED if self.sealed else "wall", 1, WALL._rng(asking.seed, row, _NO_PLAN), cross_room=True)
-            for row in range(n)
-        ]
-        pairs = Pairs.of(drawn)
+        pairs = self.pairs(asking.seed, n)
         start, goal = (shown(pairs.rooms, place) for place in (pairs.start, pairs.goal))
         agent = self.ways.agent(model, EMBODIMENT.name, perceive(model, goal), asking.seed)
         agent = replace(agent, enough=self.arrived)
@@ -143,4 +146,5 @@ _NONE: tuple[Benchmark, ...] = (NoPlanBenchmark(sealed=True), NoPlanBenchmark(se
 SUITES: tuple[Suite, ...] = (
     Suite("plan", tuple((each, 200) for each in (*_CROSS, _FAR))),
     Suite("no-plan", tuple((each, 200) for each in _NONE)),
+    Suite("planning", tuple((each, 200) for each in (*_CROSS, _FAR, *_NONE))),
 )
