@@ -15,8 +15,10 @@ from ami.evaluation.benchmark import Asking
 from ami.evaluation.suites import spatial as spatial_suite
 from ami.evaluation.suites.real_places import chance
 from ami.models import checkpoint, contract
-from ami.models.spatial import SpatialJEPA, sized, told
-from ami.nn.senses import DepthStem, PointStem, bearings, depth_pieces, farthest, rays
+from ami.models.baselines import CopyLast
+from ami.models.spatial import SpatialJEPA, sized
+from ami.nn.senses import CellStem, PointStem, bearings, colour_pieces, depth_pieces, directions, farthest, rays
+from ami.nn.views import Elsewhere, told
 from ami.objectives.across import Across, AcrossSettings
 from ami.recipes.spatial import SPATIAL, spatial, spatial_colours, spatial_shuffled
 from ami.training.run import train
@@ -48,7 +50,7 @@ def model(seed: int = 0) -> SpatialJEPA:
     return SpatialJEPA(sized({CAMERA.name: CAMERA})).eval()
 
 
-TAUGHT = {"across", "colours", "codes", "variance", "covariance"}
+TAUGHT = {"across", "lying", "colours", "codes", "variance", "covariance"}
 SENSES = [("video",), ("depth",), ("points",), ("video", "depth"), ("video", "depth", "points")]
 
 
@@ -99,7 +101,7 @@ def test_centres_are_far_apart_and_none_is_made_up() -> None:
 
 def test_depth_is_told_in_ratios_and_unknown_from_near() -> None:
     torch.manual_seed(0)
-    stem = DepthStem(8, 16)
+    stem = CellStem(2 * 16**2, 8)
     near, far, last, none = (depth_pieces(torch.full((1, 1, 1, 16, 16), each), 16) for each in (1.0, 1e5, 100.0, 0.0))
     torch.testing.assert_close(stem(far), stem(last))  # as far as depth is told apart
     assert not torch.allclose(stem(near), stem(none))  # though the logarithm of 1 m is that of nothing known
@@ -126,6 +128,50 @@ def test_to_turn_is_to_shift_bearings() -> None:
     pose = geometry.from_motion(torch.tensor([0.0, 0.0, 0.0, 0.0, 0.3, 0.0]))  # to the right
     after = bearings(geometry.place(geometry.inverse(pose), point))
     torch.testing.assert_close(after - bearings(point), torch.tensor([[0.0, -0.3, 0.0]]), atol=1e-5, rtol=0)
+
+
+def test_directions_are_what_bearings_tell() -> None:
+    points = torch.randn(50, 3)
+    torch.testing.assert_close(directions(bearings(points)), points, atol=1e-5, rtol=1e-4)
+
+
+def test_colours_and_depth_are_cut_alike() -> None:
+    video = torch.arange(3 * 16 * 24).view(1, 1, 3, 16, 24).remainder(255).to(torch.uint8)
+    pieces = (colour_pieces(video, 8) * 64 + 127.5).unflatten(2, (3, 8, 8))
+    torch.testing.assert_close(pieces[0, 5], video[0, 0, :, 8:, 16:].float())
+
+
+def carried(turn: float, ranges: tuple[float, ...]) -> torch.Tensor:
+    """Of which cells of each view that is held, all from one place, each cell takes how much after a turn."""
+    where = bearings(rays(torch.full((1, 4), 32.0), 8, 64))[0]
+    held = torch.stack([torch.cat([where[:, :2], torch.full((64, 1), each).log()], 1) for each in ranges])
+    moved = bearings(geometry.place(geometry.inverse(turned(turn)), directions(held)))
+    made = Elsewhere(dim=64 * len(ranges), width=12, depth=1, heads=1, takers=1)
+    value = torch.eye(64 * len(ranges)).view(len(ranges), 64, -1)
+    with torch.no_grad():
+        made.sharp.fill_(6.0)
+        taken = made.carried(
+            value[None], torch.zeros(1, *value.shape[:2], 1), moved[None, None], where[None, None, :, :2]
+        )
+    return taken[0, 0, :, : 64 * len(ranges)].view(64, len(ranges), 64)
+
+
+def turned(right: float) -> torch.Tensor:
+    return geometry.from_motion(torch.tensor([0.0, 0.0, 0.0, 0.0, right, 0.0]))
+
+
+def test_a_turned_camera_takes_each_cell_from_where_it_was() -> None:
+    columns = bearings(rays(torch.full((1, 4), 32.0), 8, 64))[0, 32:40, 1]  # of a row that is almost level
+    taken = carried(0.3, (2.0,))[32:40, 0]
+    for column, bearing in enumerate(columns):
+        if bearing + 0.3 < columns[-1]:  # what comes into view was not seen
+            assert taken[column].argmax() == 32 + (columns - bearing - 0.3).abs().argmin()
+    assert taken[0].sum() > 0.5 > taken[7].sum()
+
+
+def test_what_is_nearer_hides_what_is_behind() -> None:
+    taken = carried(0.0, (3.0, 1.0)).sum(2)
+    assert (taken[:, 1] > 2 * taken[:, 0]).all()
 
 
 def test_motions_are_those_between_the_poses(clip: Clip) -> None:
@@ -169,7 +215,7 @@ def test_views_asked_for_and_pairs_measured_together_are_those_asked_alone(clip:
         views, poses = made.encode(clip).values, geometry.relative(clip.pose[:, None], clip.pose[:, 2:5, None])
         seen, motion = made.look(views, poses), made.measure(views, views[:, 2:5])
         without = torch.tensor([False, True, True, False, True, True]).expand(len(clip), 3, 6)
-        fewer = made.elsewhere(views, told(poses), without)
+        fewer = made.elsewhere(views, made.lying(views), poses, without)
         for step in range(3):
             torch.testing.assert_close(seen[:, [step]], made.look(views, poses[:, [step]]))
         torch.testing.assert_close(fewer, made.look(views[:, ::3], poses[:, :, ::3]), atol=1e-5, rtol=1e-4)
@@ -180,7 +226,7 @@ def test_views_asked_for_and_pairs_measured_together_are_those_asked_alone(clip:
 
 def test_a_world_that_is_turned_gives_the_same_motions_and_losses(clip: Clip) -> None:
     made, world = model(), geometry.from_motion(torch.tensor([3.0, 1.0, 2.0, 0.4, 0.1, -1.0]))
-    objective = Across(made)
+    objective = Across(made, AcrossSettings(often=1.0))
     assert clip.pose is not None
     one, other = (
         objective.losses(made, replace(clip, pose=pose), torch.Generator().manual_seed(0))
@@ -193,7 +239,7 @@ def test_a_world_that_is_turned_gives_the_same_motions_and_losses(clip: Clip) ->
 def test_it_is_taught_across_senses_and_from_elsewhere(clip: Clip) -> None:
     torch.manual_seed(0)
     made = SpatialJEPA(sized({CAMERA.name: CAMERA}))
-    objective = Across(made, AcrossSettings(hidden=0.9))
+    objective = Across(made, AcrossSettings(hidden=0.9, often=1.0))
     seeds = [k for k in range(9) if _has_points(made, objective, clip, k)]
     assert 0 < len(seeds) < 9  # some steps have points, and not all
     optimiser = torch.optim.Adam([*made.parameters(), *objective.parameters()], 2e-3)
@@ -313,6 +359,30 @@ def test_errors_of_poses_are_those_of_known_ones() -> None:
     torch.testing.assert_close(places.under(off.worst, 10.0), torch.tensor([0.42704, 0, 1]), atol=1e-3, rtol=0)
 
 
+def test_who_reads_best_is_asked_for_each_quantity() -> None:
+    seen, noise = torch.randn(200, 3, generator=torch.Generator().manual_seed(0)), torch.zeros(200, 3)
+    truth = torch.cat([seen[:, :1], seen[:, 1:].prod(1, keepdim=True)], 1)
+    held = torch.arange(200) >= 160
+
+    def wrong(seen: torch.Tensor, truth: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.full((len(asked), 1), 9.0), asked[:, 1:].prod(1, keepdim=True)], 1)
+
+    ways = [places.Way(seen, seen, places.read_ridge), places.Way(seen, seen, wrong), places.Way(noise, noise, wrong)]
+    said = places.read_best(ways, truth, held, [slice(0, 1), slice(1, 2)])
+    torch.testing.assert_close(said, truth, atol=1e-2, rtol=1e-2)
+
+
+def test_a_model_measures_pairs_as_it_was_taught_and_others_have_no_measure(clip: Clip) -> None:
+    made = model()
+    with torch.no_grad():
+        views = made.encode(clip).values
+        pairs = torch.tensor([[0, 1, 4], [3, 2, 0]])
+        said = places.measured(made, views.flatten(2), pairs)
+        assert said is not None
+        torch.testing.assert_close(said[1], made.measure(views[3:, 2:3], views[3:, :1])[0, 0, 0], atol=1e-5, rtol=1e-4)
+    assert places.measured(CopyLast(made), views.flatten(2), pairs) is None
+
+
 def test_a_walk_is_the_places_of_its_cameras(clip: Clip) -> None:
     assert clip.pose is not None
     steps = geometry.relative(clip.pose[:, :-1], clip.pose[:, 1:])
@@ -321,7 +391,7 @@ def test_a_walk_is_the_places_of_its_cameras(clip: Clip) -> None:
 
 
 def test_the_suite_asks_every_question_of_every_rival(clip: Clip) -> None:
-    made, asked = model(), replace(spatial_suite.MAZE, learn=12, steps=6, among=8, probe_steps=3)
+    made, asked = model(), replace(spatial_suite.MAZE, best=True, learn=12, steps=6, among=8, probe_steps=3)
     rival = model(1)
     answer = asked.run(made, 10, Asking(seed=1, untrained=model(2), rivals={"twin": rival}))
     names = {result.benchmark for result in answer.results}

@@ -44,11 +44,11 @@ CAPABILITIES = {
         recipe="spatial",
         settings=SPATIAL,
         rivals=("spatial-colours", "spatial-shuffled"),
-        mazes=800,
+        mazes=1500,
         walk=24,
         tabletop=1200,
-        suite="spatial",
-        with_films="spatial-recorded",
+        suite="spatial-2",
+        with_films="spatial-2-recorded",
     ),
     "memory": replace(_NOTHING, settings=_HOLDS, mazes=800, cups=3000, suite="memory", with_films="memory"),
 }
@@ -85,7 +85,7 @@ def at_hand(scale: demo.Scale) -> tuple[demo.Scale, tuple[str, ...]]:
     """What of it can be made where MuJoCo is not installed, and what must be said of that."""
     if not scale.tabletop or find_spec("mujoco") is not None:
         return scale, ()
-    mazes = {"suite": "spatial-maze", "with_films": "spatial-maze-recorded"}
+    mazes = {"suite": "spatial-maze-2", "with_films": "spatial-maze-2-recorded"}
     said = "MuJoCo (the extra 'worlds') is not installed: mazes alone were learned from and asked about, no table."
     return replace(scale, tabletop=0, **mazes), (said,)
 

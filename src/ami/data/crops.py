@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ class Crop:
     is drawn among those that fit, so that areas stay evenly spread. Pixels are averaged where they shrink.
     """
 
+    chances: ClassVar[int] = CHANCES
     side: int  # px of what comes out
     scale: tuple[float, float] = (0.3, 1.0)  # least and greatest share of the picture's area
     aspect: tuple[float, float] = (0.75, 1.35)  # least and greatest height over width; one is as likely as its inverse

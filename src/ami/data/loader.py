@@ -8,12 +8,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from ami.data.crops import CHANCES, Crop
 from ami.data.episodes import EpisodeInfo
 from ami.types import Clip
 
@@ -45,6 +44,16 @@ class Cuttable(Protocol):
         ...
 
 
+class Change(Protocol):
+    """What clips are shown through: a crop, or another lens."""
+
+    chances: ClassVar[int]  # how many numbers it is drawn from
+
+    def __call__(self, clip: Clip, chances: Float[np.ndarray, "batch chances"]) -> Clip:
+        """The clip, each row changed as its ``chances`` say, which are evenly drawn from [0, 1)."""
+        ...
+
+
 @dataclass(frozen=True)
 class Source:
     """Windows of one store: ``batch`` of them, of ``steps`` steps, from all episodes or only some of them."""
@@ -54,7 +63,7 @@ class Source:
     batch: int
     frames_per_step: int = 1
     episodes: tuple[int, ...] | None = None
-    crop: Crop | None = None  # whose windows are drawn anew for each clip of the training, in every epoch
+    crop: Change | None = None  # drawn anew for each clip of the training, in every epoch
 
 
 class Loader:
@@ -107,12 +116,14 @@ class Loader:
             rows = epochs == epoch
             chosen[rows] = self._order(number, epoch)[places[rows]]
         clip = source.store.clips(windows[chosen], source.steps, source.frames_per_step)
-        return clip if source.crop is None else source.crop(clip, self._chances(number, positions))
+        return clip if source.crop is None else source.crop(clip, self._chances(number, positions, source.crop.chances))
 
-    def _chances(self, number: int, positions: Int[np.ndarray, "batch"]) -> Float[np.ndarray, "batch 5"]:
+    def _chances(
+        self, number: int, positions: Int[np.ndarray, "batch"], count: int
+    ) -> Float[np.ndarray, "batch count"]:
         """Even numbers in [0, 1) for each place in the whole training, whoever computes it."""
         keys = (np.random.SeedSequence((self.seed, number, place, _CROPS)) for place in positions.tolist())
-        return np.stack([np.random.Philox(key).random_raw(CHANCES) >> 11 for key in keys]) / 2.0**53
+        return np.stack([np.random.Philox(key).random_raw(count) >> 11 for key in keys]) / 2.0**53
 
     def _shuffle(self, number: int, epoch: int) -> Int[np.ndarray, "windows"]:
         # Raw Philox words, sorted: unlike Generator.permutation, they are promised to be the same in every NumPy.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -14,14 +14,15 @@ from torch.nn import functional
 
 from ami import geometry
 from ami.data.camera import CAMERA, as_camera
-from ami.evaluation.probes import best_ridge, fit, fit_principal
+from ami.evaluation.probes import best_ridge, fit, fit_attentive, fit_principal
 from ami.evaluation.statistics import bootstrap
+from ami.models.spatial import SpatialJEPA
 from ami.types import Clip, Interval, Latent, WorldModel
 
 # Clips to what is seen in each of their views.
 Eye = Callable[[Clip], Float[Tensor, "rows time feature"]]
 GRID = 16  # cells on a side of the depth that is read out, and of pixels seen without learning
-_ROWS = 16  # clips at a time
+_ROWS, _ASKED = 16, 512  # clips, and rows that are read, at a time
 _STILL, _TURN = 0.05, 0.035  # metres and radians: a camera that went less has no direction to be right about
 
 
@@ -92,6 +93,50 @@ def read_network(seen: Tensor, truth: Tensor, asked: Tensor, seed: int, steps: i
     fit(probe, seen, truth, seed, steps=steps, batch=128, rate=1e-3)
     with torch.no_grad():
         return probe.eval()(asked)
+
+
+def read_attentive(seen: Tensor, truth: Tensor, asked: Tensor, seed: int, steps: int) -> Tensor:
+    """What queries that look at all tokens, taught likewise, say of other rows; tokens are the last axis but one."""
+    probe = fit_attentive(seen, truth, seed, steps=steps, batch=128, rate=1e-3)
+    with torch.no_grad():
+        return torch.cat([probe(part) for part in asked.split(_ASKED)])
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to read quantities: features of rows to learn from and of rows asked about, and who reads them."""
+
+    learn: Float[Tensor, "n ..."]
+    asked: Float[Tensor, "m ..."]
+    read: Callable[[Tensor, Tensor, Tensor], Tensor]  # features, their truth, other features: what is said of these
+
+
+def read_best(
+    ways: Sequence[Way], truth: Float[Tensor, "n quantity"], held: Bool[Tensor, "n"], groups: Sequence[slice]
+) -> Float[Tensor, "m quantity"]:
+    """What the best of some ways says, for each group of quantities: who errs least on rows ``held``.
+
+    All learn from the other rows alone. So a network that makes much of noise is not asked where a ridge says less.
+    """
+    first = int(held.sum())
+    said = [way.read(way.learn[~held], truth[~held], torch.cat([way.learn[held], way.asked])).to(truth) for way in ways]
+    scale = truth.std(0).clamp_min(1e-6)
+    off = torch.stack([((each[:first] - truth[held]) / scale).square().mean(0) for each in said])
+    chosen = [int(off[:, group].mean(1).argmin()) for group in groups]
+    return torch.cat([said[best][first:, group] for best, group in zip(chosen, groups, strict=True)], 1)
+
+
+def measured(
+    model: WorldModel, seen: Float[Tensor, "rows time feature"], pairs: Int[Tensor, "pairs 3"]
+) -> Float[Tensor, "pairs 4 4"] | None:
+    """How the camera moved between both views of each pair, by the model's own measure; ``None`` where it has none."""
+    own = model.part(CAMERA.name)
+    if not isinstance(own, SpatialJEPA):
+        return None
+    here, there = (seen[pairs[:, 0], pairs[:, step]].unflatten(1, own.latent_shape)[:, None] for step in (1, 2))
+    with torch.no_grad():
+        parts = zip(here.split(_ASKED), there.split(_ASKED), strict=True)
+        return torch.cat([own.measure(one, other)[:, 0, 0] for one, other in parts])
 
 
 def pairs(clip: Clip, apart: int, count: int, rng: np.random.Generator) -> Int[Tensor, "pairs 3"]:

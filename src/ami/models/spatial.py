@@ -7,13 +7,12 @@ from collections.abc import Mapping
 import torch
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from ami import geometry
 from ami.nn.norm import EmbodimentNorm
-from ami.nn.senses import depth_pieces, rays
-from ami.nn.tokenizers import PATCH
-from ami.nn.views import Apart, Elsewhere, Senses, ViewEncoder
+from ami.nn.senses import bearings, colour_pieces, depth_pieces, rays
+from ami.nn.views import Apart, Elsewhere, Senses, ViewEncoder, still
 from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
 
 MOTION = 6  # numbers of an action: metres right, down and ahead, then a turn's axis times its angle (radians)
@@ -27,15 +26,15 @@ class SpatialConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     embodiments: dict[str, Embodiment]  # cameras that are moved: an action is a motion
-    picture: int = Field(64, ge=16, multiple_of=PATCH, description="px on a side")
+    picture: int = Field(64, ge=16, description="px on a side")
+    patch: int = Field(default=8, ge=4, description="px on a side of a cell")
     tubelet: int = Field(default=1, ge=1, description="frames in a step")
     width: int = Field(96, ge=8, multiple_of=4, description="of a token inside the encoder")
     depth: int = Field(default=2, ge=1, description="blocks of the encoder")
     heads: int = Field(default=3, ge=1)
-    dim: int = Field(48, ge=2, description="numbers of a cell's latent")
+    dim: int = Field(24, ge=2, description="numbers of a cell's latent")
     window: int = Field(default=4, ge=1, description="views that a belief holds")
-    ahead_width: int = Field(default=512, ge=8, description="of the network that says what is seen from elsewhere")
-    ahead_depth: int = Field(default=2, ge=1)
+    ahead_depth: int = Field(default=1, ge=1, description="blocks of what says how it is seen from elsewhere")
     apart_width: int = Field(default=256, ge=8, description="of the network that says how the camera moved")
 
 
@@ -47,25 +46,32 @@ class SpatialJEPA(WorldModel):
     the camera is taken to see 90 degrees.
     """
 
+    looks: Tensor
+
     def __init__(self, config: SpatialConfig) -> None:
         super().__init__()
         if config.width % (2 * config.heads):
             raise ValueError(
                 f"a width of {config.width} cannot be shared by {config.heads} heads in pairs of dimensions"
             )
+        if config.picture % config.patch:
+            raise ValueError(f"pictures of {config.picture} px are not made of whole cells of {config.patch} px")
         for name, body in config.embodiments.items():
             if body.action_dim != MOTION:
                 raise ValueError(f"'{name}' has {body.action_dim} numbers in an action; a camera's motion has {MOTION}")
         self.config, self.embodiments = config, config.embodiments
-        self.picture, self.frames, self.side = config.picture, config.tubelet, config.picture // PATCH
+        self.picture, self.frames, self.side = config.picture, config.tubelet, config.picture // config.patch
         self.latent_shape = cells, dim = self.side**2, config.dim
-        self.encoder = ViewEncoder(
-            frames=config.tubelet, width=config.width, depth=config.depth, heads=config.heads, dim=dim
-        )
+        pixels, shared = config.tubelet * config.patch**2, {"width": config.width, "heads": config.heads, "dim": dim}
+        self.encoder = ViewEncoder(pixels=pixels, depth=config.depth, **shared)
         self.norm = EmbodimentNorm(tuple(sorted(config.embodiments)), dim)
-        self.elsewhere = Elsewhere(
-            cells=cells, dim=dim, motion=_TOLD, width=config.ahead_width, depth=config.ahead_depth
-        )
+        self.lies = nn.Linear(dim, 3)  # where what a cell shows lies, beside where a camera of 90 degrees would look
+        with torch.no_grad():
+            self.lies.weight.mul_(0.1)
+            self.lies.bias.zero_()
+        camera = torch.full((1, 4), config.picture / 2)
+        self.register_buffer("looks", bearings(rays(camera, self.side, config.picture))[0], persistent=False)
+        self.elsewhere = Elsewhere(depth=config.ahead_depth, **shared)
         self.apart = Apart(cells=cells, dim=dim, motion=_TOLD, width=config.apart_width)
 
     def senses(self, clip: Clip) -> Senses:
@@ -89,7 +95,13 @@ class SpatialJEPA(WorldModel):
         video, depth, points = (
             None if each is None else each.flatten(0, 1) for each in (clip.video, clip.depth, clip.points)
         )
-        return Senses(looks, video, None if depth is None else depth_pieces(depth, PATCH), points)
+        patch = self.config.patch
+        return Senses(
+            looks,
+            None if video is None else colour_pieces(video, patch),
+            None if depth is None else depth_pieces(depth, patch),
+            points,
+        )
 
     def perceive(self, said: Float[Tensor, "views cells dim"], embodiment: str) -> Float[Tensor, "views cells dim"]:
         """The latents of views, from what the encoder said of them, normalised together."""
@@ -150,24 +162,19 @@ class SpatialJEPA(WorldModel):
         self, views: Float[Tensor, "rows held cells dim"], poses: Float[Tensor, "rows asked held 4 4"]
     ) -> Float[Tensor, "rows asked cells dim"]:
         """What would be seen from some poses, each told in the axes of the camera of each view that is held; metres."""
-        return self.elsewhere(views, told(poses)).float()
+        return self.elsewhere(views, self.lying(views), poses).float()
 
     def measure(
         self, here: Float[Tensor, "rows held cells dim"], there: Float[Tensor, "rows asked cells dim"]
     ) -> Float[Tensor, "rows asked held 4 4"]:
         """From where each view ``there`` was seen: its pose in the axes of each camera that saw ``here``, metres."""
-        six, metres = self.apart(here, there).float().split([6, 3], -1)
-        return geometry.assemble(geometry.from_six(six + _still(six)), metres)
+        read = self.apart(here, there, self.lying(here), self.lying(there))
+        six, metres = read.float().split([6, 3], -1)
+        return geometry.assemble(geometry.from_six(six + still(six)), metres)
 
-
-def told(pose: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 9"]:
-    """A motion in numbers that are 0 where nothing moves: its rotation's six, less the identity's, and metres."""
-    six = geometry.to_six(pose[..., :3, :3])
-    return torch.cat([six - _still(six), pose[..., :3, 3]], -1)
-
-
-def _still(like: Tensor) -> Float[Tensor, "6"]:
-    return geometry.to_six(torch.eye(3, dtype=like.dtype, device=like.device))
+    def lying(self, views: Float[Tensor, "*batch cells dim"]) -> Float[Tensor, "*batch cells 3"]:
+        """Where what each cell shows lies: down, right (radians) and the logarithm of its range (metres)."""
+        return self.looks + self.lies(views).float()
 
 
 def sized(embodiments: Mapping[str, Embodiment], size: str = "baby", picture: int = 64) -> SpatialConfig:
@@ -182,11 +189,10 @@ def sized(embodiments: Mapping[str, Embodiment], size: str = "baby", picture: in
         depth=depth,
         heads=heads,
         dim=dim,
-        ahead_width=16 * width // 3,
         apart_width=8 * width // 3,
     )
 
 
 # One dial; each size doubles the widths of the one before it, with heads 32 wide in the baby and 64 beyond.
 #         width, depth, heads, dim
-_SIZES = {"baby": (96, 2, 3, 48), "tiny": (192, 6, 3, 96), "small": (384, 12, 6, 192)}
+_SIZES = {"baby": (96, 2, 3, 24), "tiny": (192, 6, 3, 48), "small": (384, 12, 6, 96)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from ami import geometry
@@ -21,16 +21,24 @@ def depth_pieces(
     return torch.stack([far, known.to(far.dtype)], 3).flatten(2)
 
 
-class DepthStem(nn.Module):
-    """Depth pictures to a grid of tokens: a network of two layers on the pieces of a tubelet's pixels."""
+def colour_pieces(
+    video: UInt8[Tensor, "views frames 3 height width"], patch: int
+) -> Float[Tensor, "views cells pixels"]:
+    """Pictures cut in cells like :func:`depth_pieces`; numbers are 0 at middle grey, 2 at white."""
+    cut = video.unflatten(4, (-1, patch)).unflatten(3, (-1, patch)).permute(0, 3, 5, 1, 2, 4, 6)
+    return (cut.flatten(1, 2).flatten(2).float() - 127.5) / 64
 
-    def __init__(self, width: int, patch: int, frames: int = 1) -> None:
+
+class CellStem(nn.Module):
+    """Pictures to a grid of tokens: a network of two layers on the numbers of each cell."""
+
+    def __init__(self, numbers: int, width: int) -> None:
         super().__init__()
-        self.piece = nn.Linear(2 * frames * patch**2, width)
-        self.token = nn.Linear(width, width)
+        self.piece = nn.Linear(numbers, 2 * width)
+        self.token = nn.Linear(2 * width, width)
 
     def forward(self, pieces: Float[Tensor, "views cells pixels"]) -> Float[Tensor, "views cells width"]:
-        """What :func:`depth_pieces` cut."""
+        """What :func:`colour_pieces` or :func:`depth_pieces` cut."""
         return self.token(torch.relu(self.piece(pieces)))
 
 
@@ -99,6 +107,13 @@ def bearings(points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
     x, y, z = points.unbind(-1)
     level = torch.hypot(x, z)
     return torch.stack([torch.atan2(y, level), torch.atan2(x, z), torch.hypot(level, y).clamp_min(1 / _FAR).log()], -1)
+
+
+def directions(bearing: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+    """The points, in camera axes and metres, that :func:`bearings` tells."""
+    down, right, far = bearing.unbind(-1)
+    level = down.cos()
+    return torch.stack([level * right.sin(), down.sin(), level * right.cos()], -1) * far.exp()[..., None]
 
 
 def rays(intrinsics: Float[Tensor, "batch 4"], side: int, picture: int) -> Float[Tensor, "batch cells 3"]:

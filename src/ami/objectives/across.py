@@ -12,10 +12,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ami import geometry, parallel
-from ami.models.spatial import SpatialJEPA, told
-from ami.nn.senses import DepthStem
-from ami.nn.tokenizers import PATCH, PatchStem
-from ami.nn.views import Senses
+from ami.models.spatial import SpatialJEPA
+from ami.nn.senses import CellStem, bearings
+from ami.nn.views import Senses, told
 from ami.objectives.regularizers import covariance, variance_hinge
 from ami.types import Clip, Objective, WorldModel
 
@@ -34,10 +33,12 @@ class AcrossSettings:
     across: float = 1.0  # error of all that is sensed together, told from some of it
     colours: float = 1.0  # error of the code of what colours say by themselves, told from whatever was sensed
     depth: float = 1.0  # and of depth's
-    code: int = 32  # numbers of such a code for each cell
-    view: float = 1.0  # error of the view from elsewhere
-    motion: float = 1.0  # error of how the camera moved between two views
-    asked: int = 2  # steps of a clip that are asked for, each from others
+    code: int = 16  # numbers of such a code for each cell
+    lying: float = 1.0  # error of where what a cell shows lies
+    view: float = 2.0  # error of the view from elsewhere
+    motion: float = 2.0  # error of how the camera moved between two views
+    asked: int = 4  # steps of a clip that are asked for, each from others
+    often: float = 0.5  # share of the training steps in which they are
     variance: float = 4.0  # hinge of the deviation of each cell's latent over the batch
     spread: float = 0.9  # that it asks for
     covariance: float = 1.0
@@ -51,11 +52,11 @@ class Across(Objective):
     """One encoder perceives every view twice: with all senses, and as a pupil with one of them or a part of it.
 
     From the pupil's latent a small network tells the whole one (a masked latent, within and across the senses), and a
-    linear layer the learned code of each sense by itself, depth's also where only colours were seen. From pupils' views
-    and the motions between the cameras, the world model tells the whole latent of a view that was not given, and from
-    two views the motion. Gradients pass into the targets. What keeps these from saying nothing is VICReg's pair of
-    terms (Bardes et al. 2022, equations 1 and 3), on each cell less its mean over the batch: a code of where a cell
-    lies would else satisfy them.
+    linear layer the learned code of each sense by itself, depth's also where only colours were seen. Each cell says
+    where it looks and how far what it shows is, by which the world model moves it: from pupils' views and the motions
+    between the cameras that tells the whole latent of a view that was not given, and from two views the motion.
+    Gradients pass into the targets. What keeps these from saying nothing is VICReg's pair of terms (Bardes et al. 2022,
+    equations 1 and 3), on each cell less its mean over the batch: a code of where a cell lies would else satisfy them.
 
     A clip without depth or poses teaches what it can: that is the twin that learns from colours alone. Asked for views
     from it knows not where, it would learn what all views of a place share, and nothing else (docs/log.md).
@@ -64,14 +65,10 @@ class Across(Objective):
     def __init__(self, model: SpatialJEPA, settings: AcrossSettings | None = None) -> None:
         super().__init__()
         self.settings = settings or AcrossSettings()
-        dim, code = model.config.dim, self.settings.code
+        config, code = model.config, self.settings.code
+        dim, pixels = config.dim, config.tubelet * config.patch**2
         self.whole = nn.Sequential(nn.Linear(dim, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim))
-        self.codes = nn.ModuleDict(
-            {
-                "colours": PatchStem((code // 2, code, code), model.config.tubelet),
-                "depth": DepthStem(code, PATCH, model.config.tubelet),
-            }
-        )
+        self.codes = nn.ModuleDict({"colours": CellStem(3 * pixels, code), "depth": CellStem(2 * pixels, code)})
         self.read = nn.ModuleDict({name: nn.Linear(dim, code) for name in self.codes})
 
     def losses(self, model: WorldModel, clip: Clip, generator: torch.Generator) -> dict[str, Tensor]:
@@ -82,8 +79,8 @@ class Across(Objective):
         with torch.autocast(device.type, torch.bfloat16, enabled=weigh.precision == "bf16"):
             whole, pupil = model.perceive(self._seen(model, senses, clip, generator), clip.embodiment).chunk(2)
             losses = {"across": weigh.across * (self.whole(pupil).float() - whole).square().mean()}
-            losses |= self._codes(senses, pupil)
-            if clip.pose is not None:
+            losses |= self._codes(senses, pupil) | {"lying": weigh.lying * self._lying(model, senses, pupil)}
+            if clip.pose is not None and float(torch.rand((), generator=generator)) < weigh.often:
                 losses |= self._elsewhere(model, clip.pose, pupil, whole, generator)
         rows = (whole - parallel.mean(whole.mean(0))).flatten(0, 1)
         losses["variance"] = weigh.variance * variance_hinge(rows, weigh.spread)
@@ -100,7 +97,7 @@ class Across(Objective):
         encoder, rays = model.encoder, senses.rays
         said = encoder.look(senses)
         whole = sum(said.values(), rays.new_zeros(*rays.shape[:2], 1))
-        pupil, pointed = self._pupil(said, whole, generator)
+        pupil, pointed = self._pupil(said, whole, clip.steps, generator)
         plain, pointed = (each.nonzero()[:, 0] for each in (~pointed, pointed))
         if senses.points is None:
             seen = encoder.hear(torch.cat([rays, rays[plain]]), torch.cat([whole, pupil[plain]]))
@@ -114,10 +111,15 @@ class Across(Objective):
         return torch.cat([seen[: len(senses)], torch.cat([seen, beside])[order]])
 
     def _pupil(
-        self, said: Mapping[str, Tensor], whole: Float[Tensor, "views cells _"], generator: torch.Generator
+        self, said: Mapping[str, Tensor], whole: Float[Tensor, "views cells _"], steps: int, generator: torch.Generator
     ) -> tuple[Float[Tensor, "views cells _"], Bool[Tensor, "views"]]:
-        """What the pupil has of the pictures' cells, and which views it has as points instead."""
+        """What the pupil has of the pictures' cells, and which views it has as points instead.
+
+        It has all views of a clip by the same sense, and a block of all or of none is hidden: so it is asked for
+        views from elsewhere, and for motions, as whoever has one camera is.
+        """
         chance = _drawn(len(whole), 4, generator).to(whole.device)
+        chance[:, 2:] = chance[::steps, 2:].repeat_interleave(steps, 0)
         hidden = _blocks(whole.shape[1], chance[:, :2]) & (chance[:, 2:3] < self.settings.hidden)
         as_points = float(torch.rand((), generator=generator)) < _POINTS
         kind, kept = torch.bucketize(chance[:, 3].contiguous(), torch.tensor(_SHARES, device=whole.device)), whole
@@ -151,6 +153,19 @@ class Across(Objective):
                 spread = spread + weight * (weigh.variance * variance_hinge(rows) + covariance(rows))
         return losses | {"codes": spread}
 
+    def _lying(self, model: SpatialJEPA, senses: Senses, pupil: Tensor) -> Tensor:
+        """How far off cells are about where they look and, where depth is known, how far what they show is."""
+        true = bearings(senses.rays)
+        off = (model.lying(pupil) - true).square()
+        missed = off[..., :2].mean()
+        if senses.depth is not None:
+            far, known = senses.depth.unflatten(2, (-1, 2, model.config.patch**2)).transpose(2, 3).flatten(3).unbind(2)
+            share = known.mean(-1)
+            depth = far.sum(-1) / known.sum(-1).clamp_min(1)
+            away = (model.lying(pupil)[..., 2] - true[..., 2] - depth).square()
+            missed = missed + (share * away).mean()
+        return missed
+
     def _elsewhere(
         self, model: SpatialJEPA, pose: Tensor, pupil: Tensor, whole: Tensor, generator: torch.Generator
     ) -> dict[str, Tensor]:
@@ -159,17 +174,20 @@ class Across(Objective):
         if weigh.shuffled:
             pose = pose[torch.randperm(clips, generator=generator)]
         here = torch.randperm(steps, generator=generator)[: weigh.asked]
-        motion = told(geometry.relative(pose[:, None], pose[:, here, None]))
+        poses = geometry.relative(pose[:, None], pose[:, here, None])
         itself = (torch.arange(steps) == here[:, None]).to(pose.device)
         chance = _drawn(clips * len(here), steps, generator).to(pose.device).unflatten(0, (clips, -1))
         chance = chance.masked_fill(itself, -1.0)
         without = chance < chance.amax(2, keepdim=True).clamp_max(0.5)  # about half of the others, never all of them
         held, asked = (each.unflatten(0, (clips, steps)) for each in (pupil, whole))
-        guess = model.elsewhere(held, motion, without).float()
-        read = model.apart(held, held[:, here]).float()
+        lying = model.lying(held)
+        guess = model.elsewhere(held, lying, poses, without).float()
+        few = here[: math.ceil(len(here) / 2)]  # a pair costs more than a view, and there are many
+        read = model.apart(held, held[:, few], lying, lying[:, few]).float()
+        others = ~itself[: len(few)]
         return {
             "view": weigh.view * (guess - asked[:, here]).square().mean(),
-            "motion": weigh.motion * _missed(read[:, ~itself], motion[:, ~itself]).mean(),
+            "motion": weigh.motion * _missed(read[:, others], told(poses[:, : len(few)][:, others])).mean(),
         }
 
 

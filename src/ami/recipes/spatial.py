@@ -8,6 +8,7 @@ from typing import Literal
 
 from ami.data.camera import CAMERA, Cameras
 from ami.data.episodes import Store
+from ami.data.lens import Lens
 from ami.data.loader import Loader, Source
 from ami.models.spatial import SpatialJEPA, sized
 from ami.nn.precision import fast_precision
@@ -25,10 +26,11 @@ class SpatialSettings:
     size: str = "baby"  # the one dial: baby, tiny, small
     picture: int = 64  # px on a side
     precision: str = "auto"  # while it trains: "fp32", "bf16", or "auto": what this machine does fast
-    steps: int = 2600
+    steps: int = 4000
     clip: int = 5  # steps in a training clip
     batch: int = 16  # clips, of all stores together
     senses: Literal["all", "colours"] = "all"  # "colours": the twin that never sees depth nor hears how it moved
+    lens: Lens | None = field(default_factory=Lens)  # what clips are shown through, besides as they are
     objective: AcrossSettings = field(default_factory=AcrossSettings)
     optimisation: Optimisation = field(default_factory=lambda: Optimisation(rate=2e-3, warmup=50))
 
@@ -56,7 +58,9 @@ def spatial(stores: Sequence[Store], seed: int = 0, settings: SpatialSettings = 
         "places",
         settings.steps,
         lambda model: Across(model, objective),
-        lambda model: Loader([Source(cameras, settings.clip, settings.batch, episodes=trained)], seed),
+        lambda model: Loader(
+            [Source(cameras, settings.clip, settings.batch, episodes=trained, crop=settings.lens)], seed
+        ),
         settings.optimisation,
         gauge_clips=(cameras.clips(gauged[:: max(len(gauged) // 64, 1)], settings.clip),),
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -28,6 +30,10 @@ _SEED = 8_000_000  # no training draws from so far up: recipes' seeds are small 
 _TOGETHER = 50  # episodes that are recorded at once
 _VISIBLE = 8  # px of a thing that is asked about
 _ANGLES = (5, 10, 30)  # degrees up to which relative poses are counted
+_BEST = (
+    "The last fifth of what probes learn from chooses who answers: for poses, a ridge on the model's own measure "
+    "of the motion or the network, which is told that too; of each thing, a ridge, the network or an attentive probe."
+)
 _LEAST = 0.05  # metres: no depth that is read is nearer
 
 Seen = dict[str, tuple[Tensor, Tensor]]  # by each eye: in the episodes to learn from, and in those asked about
@@ -50,25 +56,29 @@ class Places:
     asked: int = 6  # and the one whose view is asked for
     among: int = 256
     probe_steps: int = 1500
+    prefix: str = "spatial"  # of what its results are called, but for those of things
+    best: bool = False  # whether things and poses are read by whoever reads them best, the model's own measure included
 
     @property
     def name(self) -> str:
         """What its results are called, all of them."""
-        things = ", position, velocity, yaw" if self.world == TABLETOP else ""
-        return f"spatial/(depth-from-rgb, relative-pose, ego-motion, cross-modal, queried-view{things})"
+        things = ", spatial/(position, velocity, yaw)" if self.world == TABLETOP else ""
+        return f"{self.prefix}/(depth-from-rgb, relative-pose, ego-motion, cross-modal, queried-view){things}"
 
     @property
     def protocol(self) -> tuple[str, ...]:
         """How it is asked, a plain sentence each."""
         return (
-            f"spatial: probes learn from {self.learn} episodes of {self.steps} steps of {self.world} and are asked "
-            "about fresh ones; encoders see colours alone. Depth of 16 x 16 cells is read by a ridge, all else by a "
-            f"network of two hidden layers: from two views up to {self.apart} steps apart how the camera moved (AUC of "
-            "the larger error, of rotation or direction, where it moved), from three in a row where the target is.",
+            f"{self.prefix}: probes learn from {self.learn} episodes of {self.steps} steps of {self.world} and are "
+            "asked about fresh ones; encoders see colours alone. Depth of 16 x 16 cells is read by a ridge, all else "
+            f"by a network of two hidden layers: from two views up to {self.apart} steps apart how the camera moved "
+            "(AUC of the larger error, of rotation or direction, where it moved), from three in a row where the target "
+            "is.",
             f"cross-modal: the nearest of {self.among} views, one an episode, seen in depth alone, to one in colours. "
             f"queried-view: steps {self.held} are seen and that of step {self.asked} is imagined, where the camera "
             f"moved: the nearest of true ones of {self.among} episodes (recall1), or of all steps of its own "
             "(recall1_own).",
+            *((_BEST,) if self.best else ()),
         )
 
     def run(self, model: WorldModel, n: int, asking: Asking) -> Answer:
@@ -91,9 +101,9 @@ class Places:
         asking.tell("places", len(eyes), len(eyes))
         told = _Told(self, asking.seed, asked)
         told.depth(seen, learn)
-        told.poses(seen, learn, {name: each.part(CAMERA.name).latent_shape[0] for name, each in models.items()})
+        told.poses(seen, learn, models)
         if self.world == TABLETOP:
-            told.things(seen, learn)
+            told.things(seen, learn, _cells(models))
         told.across(seen, {name: places.model_eye(each, depth=True) for name, each in models.items()})
         told.elsewhere(models, seen)
         seconds = time.perf_counter() - began
@@ -128,7 +138,7 @@ class _Told:
             rows = {name: measure(each).mean(1) for name, each in said.items()}
             self._add("depth-from-rgb", metric, rows, unit, clusters, last)
 
-    def poses(self, seen: Seen, learn: Clip, cells: Mapping[str, int]) -> None:
+    def poses(self, seen: Seen, learn: Clip, models: Mapping[str, WorldModel]) -> None:
         """The pose of one view from another, and the way that these make."""
         rng, protocol, count = np.random.default_rng(self.seed), self.protocol, len(self.asked)
         chosen = places.pairs(learn, protocol.apart, 40 * len(learn), rng)
@@ -138,10 +148,18 @@ class _Told:
         numbers, wanted = _numbers(places.between(learn, chosen)), places.between(self.asked, tested)
         went = places.walked(places.between(self.asked, along).unflatten(0, (count, -1)))
         said = {"mean": numbers.mean(0).expand(len(tested) + len(along), -1)}
+        ask, cells = torch.cat([tested, along]), _cells(models)
         for name, (one, other) in seen.items():
-            ask = torch.cat([_two(other, tested, cells.get(name, 1)), _two(other, along, cells.get(name, 1))])
-            learned = _two(one, chosen, cells.get(name, 1))
-            said[name] = places.read_network(learned, numbers, ask, self.seed, protocol.probe_steps)
+            count_of = cells.get(name, 1)
+            features = _two(one, chosen, count_of), _two(other, ask, count_of)
+            if not protocol.best:
+                said[name] = places.read_network(features[0], numbers, features[1], self.seed, protocol.probe_steps)
+                continue
+            own = [
+                places.measured(models[name], *each) if name in models else None
+                for each in ((one, chosen), (other, ask))
+            ]
+            said[name] = self._best_pose(features, own, numbers, chosen[:, 0] >= len(learn) * 4 // 5)
         pose = {name: _pose(each) for name, each in said.items()}
         off = {name: places.pose_errors(each[: len(tested)], wanted) for name, each in pose.items()}
         clusters = tested[:, 0].numpy()
@@ -154,16 +172,37 @@ class _Told:
         away = {name: (way - went).square().sum(-1).mean(1) for name, way in ways.items()}
         self._add("ego-motion", "ate", away, "m", np.arange(count), math.sqrt)
 
-    def things(self, seen: Seen, learn: Clip) -> None:
+    def _best_pose(
+        self, features: tuple[Tensor, Tensor], own: Sequence[Tensor | None], numbers: Tensor, held: Tensor
+    ) -> Tensor:
+        """The numbers of each pose asked about, by whoever reads them best."""
+        network = partial(places.read_network, seed=self.seed, steps=self.protocol.probe_steps)
+        learned, asked = own
+        if learned is None or asked is None:
+            return places.read_best([places.Way(*features, network)], numbers, held, [slice(None)])
+        measures = _numbers(learned), _numbers(asked)
+        beside = (torch.cat([one, other], 1) for one, other in zip(features, measures, strict=True))
+        ways = [places.Way(*measures, places.read_ridge), places.Way(next(beside), next(beside), network)]
+        return places.read_best(ways, numbers, held, [slice(None)])
+
+    def things(self, seen: Seen, learn: Clip, cells: Mapping[str, int]) -> None:
         """Where the target is (camera axes), how fast it moves, which way it faces: steps in which it can be seen."""
         (truth, rows), (wanted, asks) = _target(learn), _target(self.asked)
         answers = torch.cat([each[rows] for each in truth.values()], 1)
-        said = {
-            name: places.read_network(
-                _three(one)[rows], answers, _three(other)[asks], self.seed, 2 * self.protocol.probe_steps
-            )
-            for name, (one, other) in seen.items()
-        }
+        held = rows.nonzero()[:, 0] >= len(learn) * 4 // 5
+        ends = np.cumsum([0, *(each.shape[-1] for each in truth.values())]).tolist()
+        groups = [slice(*each) for each in pairwise(ends)]
+        said = {}
+        for name, (one, other) in seen.items():
+            features = _three(one)[rows], _three(other)[asks]
+            network = partial(places.read_network, seed=self.seed, steps=2 * self.protocol.probe_steps)
+            if not self.protocol.best:
+                said[name] = network(features[0], answers, features[1])
+                continue
+            few, many = (each.unflatten(1, (3 * cells.get(name, 1), -1)) for each in features)
+            attentive = partial(places.read_attentive, seed=self.seed, steps=2 * self.protocol.probe_steps)
+            ways = [places.Way(*features, each) for each in (places.read_ridge, network)]
+            said[name] = places.read_best([*ways, places.Way(few, many, attentive)], answers, held, groups)
         first, n = 0, int(asks.sum())
         clusters = asks.nonzero()[:, 0].numpy()
         for name, numbers in wanted.items():
@@ -174,7 +213,7 @@ class _Told:
                 who: measure(each[:, columns].double().numpy(), true, clusters, np.random.default_rng(self.seed))
                 for who, each in said.items()
             }
-            self._keep(name, "r" if name == "yaw" else "r2", found, "", n, clusters)
+            self._keep(f"spatial/{name}", "r" if name == "yaw" else "r2", found, "", n, clusters)
 
     def across(self, seen: Seen, depths: Mapping[str, Eye]) -> None:
         """Which of many views in depth is the one in colours?"""
@@ -224,7 +263,7 @@ class _Told:
             rng = np.random.default_rng(self.seed)
             made = bootstrap_mean(values.double().numpy(), rng, clusters=clusters, method="percentile")
             found[who] = Interval(last(made.value), last(made.low), last(made.high))
-        self._keep(name, metric, found, unit, len(clusters), clusters)
+        self._keep(f"{self.protocol.prefix}/{name}", metric, found, unit, len(clusters), clusters)
 
     def _keep(
         self, name: str, metric: str, found: dict[str, Interval], unit: str, n: int, clusters: np.ndarray
@@ -232,7 +271,18 @@ class _Told:
         own = found.pop("model")
         how = f"bootstrap over {len(np.unique(clusters))} episodes, 95 %"
         self.results.append(
-            Result(f"spatial/{name}", metric, own.value, own.low, own.high, n, unit, (self.seed,), how, found)
+            Result(
+                name,
+                metric,
+                own.value,
+                own.low,
+                own.high,
+                n,
+                unit,
+                (self.seed,),
+                how,
+                found,
+            )
         )
 
 
@@ -256,6 +306,10 @@ def _two(seen: Tensor, pairs: Tensor, cells: int) -> Float[Tensor, "pairs featur
     one, other = (each.unflatten(1, (cells, -1)) for each in (here, there))
     fits = one @ other.mT / one.shape[2] ** 0.5
     return torch.cat([here, there, fits.flatten(1)], 1)
+
+
+def _cells(models: Mapping[str, WorldModel]) -> dict[str, int]:
+    return {name: each.part(CAMERA.name).latent_shape[0] for name, each in models.items()}
 
 
 def _three(seen: Tensor) -> Tensor:
@@ -292,9 +346,15 @@ def _target(clip: Clip) -> tuple[dict[str, Tensor], Bool[Tensor, "rows steps"]]:
 
 MAZE = Places(maze.NAME, apart=2, held=(0, 1, 2), asked=3)
 TABLE = Places(TABLETOP)
+_MAZE_2, _TABLE_2 = replace(MAZE, best=True), replace(TABLE, best=True, prefix="tabletop")
+_SECOND = ((_MAZE_2, 400), (_TABLE_2, 400))
 SUITES = (
     Suite("spatial", ((TABLE, 400),)),
     Suite("spatial-maze", ((MAZE, 400),)),
     Suite("spatial-recorded", ((TABLE, 400), *real_places.ASKED), real_films=True),
     Suite("spatial-maze-recorded", ((MAZE, 400), *real_places.ASKED), real_films=True),
+    Suite("spatial-2", _SECOND),
+    Suite("spatial-maze-2", ((_MAZE_2, 400),)),
+    Suite("spatial-2-recorded", (*_SECOND, *real_places.ASKED), real_films=True),
+    Suite("spatial-maze-2-recorded", ((_MAZE_2, 400), *real_places.ASKED), real_films=True),
 )
