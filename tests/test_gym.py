@@ -131,6 +131,7 @@ def test_worlds_have_names() -> None:
         "two-rooms/door",
         "two-rooms/wall",
         "two-rooms/sealed",
+        "two-rooms/revisited",
         "drawn-films",
         "physics",
         "physics-3d",
