@@ -51,8 +51,8 @@ def test_points_of_a_recorded_room_lie_on_its_walls(made: Path) -> None:
 def test_points_have_the_colour_of_the_pixel_that_shows_them(made: Path) -> None:
     held = Store.open(made / "mazes").arrays(0)
     shown = scene(Store.open(made / "mazes"), 0)
-    back = geometry.place(geometry.inverse(torch.from_numpy(held["pose"][2])), torch.from_numpy(shown.clouds[2].places))
-    column, row, _ = geometry.project(back, torch.from_numpy(held["intrinsics"])).unbind(-1)
+    back = geometry.place(geometry.inverse(torch.tensor(held["pose"][2])), torch.from_numpy(shown.clouds[2].places))
+    column, row, _ = geometry.project(back, torch.tensor(held["intrinsics"])).unbind(-1)
     seen = held["video"][2][row.floor().long().clamp(0, 63), column.floor().long().clamp(0, 63)]
     assert (seen == shown.clouds[2].colours).all(1).mean() > 0.95
 
