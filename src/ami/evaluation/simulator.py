@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from ami.models.horizon import times_ahead
 from ami.planning.costs import GoalDistance
 from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
 from ami.worlds import iphyre
@@ -72,8 +73,8 @@ class RoomsSimulator(_Simulator):
             passed.append(torch.from_numpy(position).to(state))
         places = torch.stack(passed, 1)
         layout = state[:, None, 2:].expand(-1, len(passed), -1)
-        ticks = torch.arange(1, horizon + 1).to(belief.latents.times) * EMBODIMENT.step_seconds
-        return Latent(torch.cat([places, layout], -1)[:, :, None], belief.latents.times[:, -1:] + ticks)
+        times = times_ahead(belief.latents.times, EMBODIMENT.step_seconds, horizon)
+        return Latent(torch.cat([places, layout], -1)[:, :, None], times)
 
     def draw(self, latent: Latent) -> UInt8[np.ndarray, "batch time height width 3"]:
         """What is seen in each state."""
@@ -100,8 +101,8 @@ class TaskSimulator(_Simulator):
             for action in row:
                 states.append(self.task.step(states[-1], action)[-1])
             passed.append(np.stack(states[1:]))
-        ticks = torch.arange(1, horizon + 1).to(held.times) * self.task.body().step_seconds
-        return Latent(torch.from_numpy(np.stack(passed)).to(held.values)[:, :, None], held.times[:, -1:] + ticks)
+        times = times_ahead(held.times, self.task.body().step_seconds, horizon)
+        return Latent(torch.from_numpy(np.stack(passed)).to(held.values)[:, :, None], times)
 
     def draw(self, latent: Latent) -> UInt8[np.ndarray, "batch time height width 3"]:
         """What is seen in each state."""
@@ -138,8 +139,8 @@ class IPhyreSimulator(_Simulator):
             for action in row:
                 states.append(states[-1] if game.solved else game.step(np.flatnonzero(action > 0.5).tolist()))
             passed.append(np.stack(states))
-        ticks = torch.arange(1, horizon + 1).to(held.times) * iphyre.BODY.step_seconds
-        return Latent(torch.from_numpy(np.stack(passed)).to(held.values), held.times[:, -1:] + ticks)
+        times = times_ahead(held.times, iphyre.BODY.step_seconds, horizon)
+        return Latent(torch.from_numpy(np.stack(passed)).to(held.values), times)
 
 
 @dataclass(frozen=True)

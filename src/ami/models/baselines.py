@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from ami.models.horizon import times_ahead
 from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
 
 
@@ -18,8 +18,7 @@ class _NothingChanges(WorldModel):
     def predict(self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, horizon: int) -> Latent:
         """The last latent, again and again."""
         held, step = belief.latents, self.embodiments[belief.embodiment].step_seconds
-        ahead = step * torch.arange(1, horizon + 1).to(held.times)
-        return Latent(held.values[:, -1:].repeat(1, horizon, 1, 1), held.times[:, -1:] + ahead)
+        return Latent(held.values[:, -1:].repeat(1, horizon, 1, 1), times_ahead(held.times, step, horizon))
 
     def energy(
         self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, future: Latent

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from ami.models.horizon import times_ahead
 from ami.nn.encoders import StepEncoder
 from ami.nn.predictors import ActionDoor, ResidualPredictor, Ways, mended
 from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
@@ -268,10 +269,10 @@ class _Rollout:
 
     def latent(self, passed: list[Float[Tensor, "batch dim"]]) -> Latent:
         """The states passed, as a future of the belief."""
-        times, horizon = self.belief.latents.times, len(passed)
-        scene = self.scene[:, None].expand(-1, horizon, -1)
-        ahead = self.model.embodiments[self.belief.embodiment].step_seconds * torch.arange(1, horizon + 1).to(times)
-        return Latent(torch.stack([torch.stack(passed, 1), scene], 2), times[:, -1:] + ahead)
+        scene = self.scene[:, None].expand(-1, len(passed), -1)
+        body = self.model.embodiments[self.belief.embodiment]
+        times = times_ahead(self.belief.latents.times, body.step_seconds, len(passed))
+        return Latent(torch.stack([torch.stack(passed, 1), scene], 2), times)
 
 
 def _asked(now: Latent, goal: Latent) -> tuple[Tensor, Tensor, Tensor]:

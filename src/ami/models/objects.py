@@ -7,6 +7,7 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from ami.models.horizon import times_ahead
 from ami.nn.objects import BALL, HALF, MOVES, NUMBERS, PLACE, REMOVABLE, SPIN, THERE, VELOCITY, Mechanics, Pairs
 from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
 
@@ -76,9 +77,7 @@ class ObjectModel(WorldModel):
             gone = (removed > 0.5) & (objects[..., REMOVABLE] > 0)
             objects = self.mechanics(objects.masked_fill(gone[..., None], 0.0), pairs)
             passed.append(objects)
-        times = belief.latents.times
-        ahead = self.body.step_seconds * torch.arange(1, horizon + 1).to(times)
-        return Latent(torch.stack(passed, 1), times[:, -1:] + ahead)
+        return Latent(torch.stack(passed, 1), times_ahead(belief.latents.times, self.body.step_seconds, horizon))
 
     def energy(
         self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, future: Latent

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from ami.models.horizon import times_ahead
 from ami.models.pictures import each_alone
 from ami.nn.norm import EmbodimentNorm
 from ami.nn.places import COLUMN, ColumnStem, PlaceMemory, Places, Stride, Viewer, Writer, moved
@@ -117,7 +118,7 @@ class PlacesJEPA(WorldModel):
         """Walk on with closed eyes: what would be seen from where each step leads."""
         body = self.known(belief.embodiment)
         views = [tokens for tokens, _ in self._imagine(belief, actions, horizon)]
-        times = belief.latents.times[:, -1:] + body.step_seconds * torch.arange(1, horizon + 1).to(belief.latents.times)
+        times = times_ahead(belief.latents.times, body.step_seconds, horizon)
         return Latent(torch.stack(views, 1), times)
 
     def energy(

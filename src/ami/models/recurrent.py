@@ -10,6 +10,7 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from ami.models.horizon import times_ahead
 from ami.models.pictures import each_alone
 from ami.nn.grid import CELL, Grid, GridMemory, GridStem, Held
 from ami.nn.norm import EmbodimentNorm
@@ -105,7 +106,7 @@ class RecurrentJEPA(WorldModel):
         """Go on without looking."""
         futures = self._imagine(belief, actions, horizon)
         body = self.known(belief.embodiment)
-        times = belief.latents.times[:, -1:] + body.step_seconds * torch.arange(1, horizon + 1).to(belief.latents.times)
+        times = times_ahead(belief.latents.times, body.step_seconds, horizon)
         return Latent(torch.stack([_tokens(ahead) for _, ahead, _ in futures], 1)[..., : self.config.dim], times)
 
     def energy(

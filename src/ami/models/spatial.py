@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from ami import geometry
+from ami.models.horizon import times_ahead
 from ami.nn.norm import EmbodimentNorm
 from ami.nn.senses import bearings, colour_pieces, depth_pieces, rays
 from ami.nn.views import Apart, Elsewhere, Senses, ViewEncoder, still
@@ -148,7 +149,7 @@ class SpatialJEPA(WorldModel):
             poses.append(poses[-1] @ step)
         known, asked = torch.stack(poses[: held.steps], 1), torch.stack(poses[held.steps :], 1)
         views = self.look(held.values, geometry.relative(known[:, None], asked[:, :, None]))
-        times = held.times[:, -1:] + body.step_seconds * torch.arange(1, horizon + 1).to(held.times)
+        times = times_ahead(held.times, body.step_seconds, horizon)
         return Latent(views, times)
 
     def energy(

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional
 
+from ami.models.horizon import times_ahead
 from ami.nn.points import Points
 from ami.nn.tokenizers import PATCH, PatchStem
 from ami.nn.video import MaskedPredictor, Tubelets, VideoEncoder
@@ -159,7 +160,7 @@ class VJEPA(WorldModel):
             ahead = self._fill(held)
             filled.append(ahead)
             held = torch.cat([held, ahead], 1)[:, -self.window :]
-        times = belief.latents.times[:, -1:] + body.step_seconds * torch.arange(1, horizon + 1).to(belief.latents.times)
+        times = times_ahead(belief.latents.times, body.step_seconds, horizon)
         return Latent(torch.cat(filled, 1)[:, :horizon], times)
 
     def energy(
