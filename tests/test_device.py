@@ -10,35 +10,14 @@ import torch
 
 from ami import parallel
 from ami.cli.training import settings_of
-from ami.data.episodes import Store
 from ami.models import checkpoint
 from ami.recipes import RECIPES
 from ami.recipes.physics import PhysicsSettings
 from ami.recipes.places import PlacesSettings
 from ami.recipes.spatial import SpatialSettings
 from ami.training.run import Recipe, Tick, read_metrics, train
-from ami.worlds import cups, maze, maze_walks, violations
 from elsewhere import GPU, Elsewhere, put
-from tiny_stores import TINY, film_store, rooms_store
-
-
-def maze_store(folder: Path) -> Store:
-    store = Store.create(folder, maze.EMBODIMENT, maze_walks.TRUTH)
-    store.append(maze_walks.collect(6, 14, 0))
-    return store
-
-
-def life_store(folder: Path) -> Store:
-    store = Store.create(folder, violations.EMBODIMENT, violations.TRUTH)
-    store.append(violations.collect(8, 24, 0))
-    return store
-
-
-def game_store(folder: Path) -> Store:
-    store = Store.create(folder, cups.EMBODIMENT, cups.TRUTH)
-    store.append(cups.collect(8, 32, 0))
-    return store
-
+from tiny_stores import TINY, film_store, game_store, life_store, maze_store, rooms_store
 
 MADE = {
     "baby": (rooms_store, replace(TINY, enough=100, reach=2, reach_batch=8)),

@@ -13,16 +13,14 @@ from ami.data.episodes import Store
 from ami.data.lens import Lens
 from ami.data.loader import Loader, Source
 from ami.types import Clip
-from ami.worlds import maze, maze_walks
+from tiny_stores import maze_store
 
 HALF = np.array([[0.0, 0.0, 0.7, 0.3, 0.5, 0.5, 0.5, 0.5]])  # the smallest window, off the middle, in the same light
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    made = Store.create(tmp_path_factory.mktemp("lens") / "store", maze.EMBODIMENT, maze_walks.TRUTH)
-    made.append(maze_walks.collect(3, 4, seed=2))
-    return made
+    return maze_store(tmp_path_factory.mktemp("lens") / "store", 3, 4, seed=2)
 
 
 @pytest.fixture(scope="module")

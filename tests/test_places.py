@@ -11,7 +11,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ami.data.episodes import Store
 from ami.models import contract
 from ami.models.places import PlacesJEPA, sized
 from ami.nn.places import PlaceMemory, Viewer, Writer, between, moved, outlook
@@ -19,6 +18,7 @@ from ami.objectives.revisits import Revisits, columns, planar, shades
 from ami.types import Belief, Clip, Latent
 from ami.worlds import maze_walks
 from ami.worlds.maze import EMBODIMENT, NAME
+from tiny_stores import maze_store
 
 BODY = replace(EMBODIMENT, action_mean=(0.5, 0.0), action_std=(0.4, 0.5))
 
@@ -34,8 +34,7 @@ def model() -> PlacesJEPA:
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
-    store = Store.create(tmp_path_factory.mktemp("maze") / "s", EMBODIMENT, maze_walks.TRUTH)
-    store.append(maze_walks.collect(3, 24, 0))
+    store = maze_store(tmp_path_factory.mktemp("maze") / "s", 3, 24)
     return store.clips(np.array([[0, 0], [1, 0], [2, 0]]), 24)
 
 

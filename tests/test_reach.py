@@ -248,3 +248,14 @@ def test_what_was_missed_once_is_expected_the_next_time() -> None:
     assert (error(again) < 0.2 * error(fresh)).all()
     assert fresh.recurrent is None
     assert wiser.recurrent.shape == (5, 1, 4 + 2 + 4)
+
+
+def test_a_batch_in_which_no_way_is_known_teaches_no_distance() -> None:
+    config = {"embodiments": {"line": BODY}, "dim": 2, "reach_width": 8, "reach_depth": 1}
+    model = JEPA(JEPAConfig(**config, reaches=("line",), judges=("line",)))
+    times = torch.arange(float(SHOWN)).repeat(4, 1)
+    times[:, -1] = torch.inf
+    clip = Clip("line", times, latents=torch.randn(4, SHOWN, 2, 2), actions=torch.zeros(4, SHOWN - 1, BODY.action_dim))
+    losses = Reach().losses(model, clip, torch.Generator().manual_seed(0))
+    assert (losses["reach"], losses["first"]) == (0.0, 0.0)
+    assert losses["reachable"] > 0

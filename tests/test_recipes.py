@@ -28,9 +28,8 @@ from ami.recipes.physics import PhysicsSettings, physics
 from ami.recipes.places import PlacesSettings, places
 from ami.training.run import Tick, read_metrics, train
 from ami.types import Embodiment, LeftOut
-from ami.worlds import cups, maze, maze_walks, violations
 from ami.worlds.rooms import REVISITED
-from tiny_stores import TINY, film_store, robot_store, rooms_store
+from tiny_stores import TINY, film_store, game_store, life_store, maze_store, robot_store, rooms_store
 
 
 @pytest.fixture(scope="module")
@@ -131,8 +130,7 @@ def test_films_are_known_by_time_and_a_step_is_as_long_as_its_frames(films: Stor
 
 
 def test_what_is_lived_through_is_learned_as_if_alone(rooms: Store, films: Store, tmp_path: Path) -> None:
-    lived = Store.create(tmp_path / "physics", violations.EMBODIMENT, violations.TRUTH)
-    lived.append(violations.collect(8, 24, 0))
+    lived = life_store(tmp_path / "physics")
     alone = PhysicsSettings(steps=2, batch=2)
     settings = replace(TINY, physics=alone, films=replace(TINY.films, steps=2, batch=2))
     mind = checkpoint.load(train(baby([rooms, films, lived], 0, settings), tmp_path / "mind"))
@@ -144,8 +142,7 @@ def test_what_is_lived_through_is_learned_as_if_alone(rooms: Store, films: Store
 
 
 def test_what_is_walked_through_is_learned_as_if_alone(rooms: Store, tmp_path: Path) -> None:
-    walks = Store.create(tmp_path / "maze", maze.EMBODIMENT, maze_walks.TRUTH)
-    walks.append(maze_walks.collect(8, 16, 0))
+    walks = maze_store(tmp_path / "maze", 8, 16)
     alone = PlacesSettings(steps=2, batch=2, clip=12)
     mind = checkpoint.load(train(baby([rooms, walks], 0, replace(TINY, places=alone)), tmp_path / "mind"))
     assert isinstance(mind, Mind)
@@ -158,10 +155,8 @@ def test_what_is_walked_through_is_learned_as_if_alone(rooms: Store, tmp_path: P
 
 
 def test_one_part_expects_physics_and_remembers_what_cups_hide(tmp_path: Path) -> None:
-    lived = Store.create(tmp_path / "physics", violations.EMBODIMENT, violations.TRUTH)
-    lived.append(violations.collect(8, 24, 0))
-    games = Store.create(tmp_path / "cups", cups.EMBODIMENT, cups.TRUTH)
-    games.append(cups.collect(8, 32, 0))
+    lived = life_store(tmp_path / "physics")
+    games = game_store(tmp_path / "cups")
     few = PhysicsSettings(steps=2, batch=2, retained_batch=2)
     model = checkpoint.load(train(physics([lived, games], 0, few), tmp_path / "both"))
     assert isinstance(model, RecurrentJEPA)

@@ -23,14 +23,12 @@ from ami.objectives.across import Across, AcrossSettings
 from ami.recipes.spatial import SPATIAL, spatial, spatial_colours, spatial_shuffled
 from ami.training.run import train
 from ami.types import Clip, Latent
-from ami.worlds import maze, maze_walks
+from tiny_stores import maze_store
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    made = Store.create(tmp_path_factory.mktemp("maze") / "store", maze.EMBODIMENT, maze_walks.TRUTH)
-    made.append(maze_walks.collect(8, 8, seed=5))
-    return made
+    return maze_store(tmp_path_factory.mktemp("maze") / "store", 8, 8, seed=5)
 
 
 @pytest.fixture(scope="module")

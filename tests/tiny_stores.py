@@ -10,7 +10,7 @@ from ami.data.video import FILM
 from ami.objectives.prediction import PredictionSettings
 from ami.recipes.baby import BabySettings
 from ami.recipes.films import FilmSettings
-from ami.worlds import rooms
+from ami.worlds import cups, maze, maze_walks, rooms, violations
 
 TINY = BabySettings(
     precision="fp32",  # so that golden comparisons hold on any silicon
@@ -29,6 +29,27 @@ def rooms_store(folder: Path, episodes: int = 10, steps: int = 20, family: str =
     """Walks in Two Rooms."""
     store = Store.create(folder, rooms.EMBODIMENT, rooms.TRUTH)
     store.append(rooms.collect(family, episodes, steps, seed=3))
+    return store
+
+
+def maze_store(folder: Path, walks: int = 6, steps: int = 14, seed: int = 0) -> Store:
+    """Walks through mazes, with depth and poses."""
+    store = Store.create(folder, maze.EMBODIMENT, maze_walks.TRUTH)
+    store.append(maze_walks.collect(walks, steps, seed))
+    return store
+
+
+def life_store(folder: Path) -> Store:
+    """Films of what can happen."""
+    store = Store.create(folder, violations.EMBODIMENT, violations.TRUTH)
+    store.append(violations.collect(8, 24, 0))
+    return store
+
+
+def game_store(folder: Path) -> Store:
+    """Shell games."""
+    store = Store.create(folder, cups.EMBODIMENT, cups.TRUTH)
+    store.append(cups.collect(8, 32, 0))
     return store
 
 

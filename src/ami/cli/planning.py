@@ -138,10 +138,8 @@ def _search(
             generators=generators,
             first_guess=guess,
         )
-        if (
-            body in model.judges
-            and Doubt(wanted, partial(model.reachable, embodiment=body))(here, made.actions) > DOUBTED
-        ):
+        doubt = Doubt.of(model, wanted, body)
+        if doubt is not None and doubt(here, made.actions) > DOUBTED:
             made = replace(made, why=("unreachable",))
     return made, 1000 * (time.perf_counter() - began)
 

@@ -64,10 +64,7 @@ def ask(
     them the same; ``curves`` are the training's metrics.
     """
     suite = suite_named(question.suite)
-    if question.device != "cpu" and not suite.on_gpu:
-        able = ", ".join(name for name, each in SUITES.items() if each.on_gpu)
-        raise ValueError(f"the suite {suite.name} is asked on a CPU; on a GPU there are {able}")
-    device = parallel.device(question.device)
+    device = _device(suite, question.device)
     model, came_from = checkpoint.load(folder).to(device), checkpoint.read_provenance(folder)
     decode = None if rooms is None else fit_decoder(model, rooms)
     asking = Asking(
@@ -106,6 +103,14 @@ def ask(
         notes=_notes(answer),
         provenance={"data": dict(came_from.data), "seeds": list(came_from.seeds), "steps": came_from.steps},
     )
+
+
+def _device(suite: Suite, name: str) -> torch.device:
+    """Where a suite is asked. ``ValueError`` where it cannot be asked there."""
+    if name != "cpu" and not suite.on_gpu:
+        able = ", ".join(name for name, each in SUITES.items() if each.on_gpu)
+        raise ValueError(f"the suite {suite.name} is asked on a CPU; on a GPU there are {able}")
+    return parallel.device(name)
 
 
 def held_out_clip(store: Store, episodes: Sequence[int]) -> Clip:

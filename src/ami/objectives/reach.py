@@ -54,9 +54,10 @@ class Reach(Objective):
                 moved = torch.randn((parallel.size(), 3, *start.shape), generator=generator)[parallel.rank()]
                 odds = way.chance(*(torch.stack([start, goal, scene]) + _BLUR * moved.to(start)).unbind())
         known = true.isfinite()
+        some = known.sum().clamp_min(1)  # a batch may hold none
         off = (far - true)[known].abs() / (1 + true[known]).sqrt()
-        missed = ((first - clip.actions[:, -1]) / (way.high - way.low)).abs()[known]
-        losses = {"reach": off.mean(), "first": missed.mean()}
+        missed = ((first - clip.actions[:, -1]) / (way.high - way.low)).abs().mean(-1)[known]
+        losses = {"reach": off.sum() / some, "first": missed.sum() / some}
         if odds is not None:
             unlikely = functional.binary_cross_entropy_with_logits(odds, known.float(), reduction="none")
             losses["reachable"] = unlikely.topk(round((1 - _LEFT_OUT) * rows), largest=False).values.mean()

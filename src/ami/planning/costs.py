@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ami.planning.guardrails import Away, of_plans
-from ami.types import Cost, Latent
+from ami.types import Cost, Latent, WorldModel
 
 # How far apart two latents are, from their difference: summed over dim, averaged over tokens.
 DISTANCES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -97,10 +97,16 @@ class Doubt:
     def __post_init__(self) -> None:
         _check_goal(self.goal)
 
+    @classmethod
+    def of(cls, model: WorldModel, goal: Latent, embodiment: str) -> Doubt | None:
+        """A model's own; ``None`` where it has not learned to judge."""
+        if embodiment not in model.judges:
+            return None
+        return cls(goal, lambda now, there: model.reachable(now, there, embodiment))
+
     def __call__(self, imagined: Latent, actions: Float[Tensor, "rows horizon action"]) -> Float[Tensor, "rows"]:
-        return (
-            1 - self.reachable(imagined.between(imagined.steps - 1, imagined.steps), _each(self.goal, imagined))[:, 0]
-        )
+        last = imagined.between(imagined.steps - 1, imagined.steps)
+        return 1 - self.reachable(last, _each(self.goal, imagined))[:, 0]
 
     def rows(self, index: slice | Tensor) -> Doubt:
         """The goals of some of the plans, in the order of ``index``."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -58,7 +57,7 @@ class ByWays:
             places=self.places,
             pace=self.pace,
             enough=self.enough,
-            doubt=Doubt(goal, partial(model.reachable, embodiment=embodiment)) if embodiment in model.judges else None,
+            doubt=Doubt.of(model, goal, embodiment),
         )
 
 
