@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 
 from ami.data.episodes import Store
 from ami.data.loader import Loader, Source
@@ -163,14 +164,16 @@ def acting(name: str, stores: Mapping[str, Store], seed: int, settings: BabySett
             [Source(store, settings.clip, batches[kind], episodes=train[kind]) for kind, store in seen.items()], seed
         )
 
+    @lru_cache(maxsize=1)  # after the first stage the encoder is frozen: both others learn from the same latents
+    def perceived(model: JEPA) -> dict[str, PerceivedStore]:
+        return {kind: PerceivedStore(store, model, train[kind]) for kind, store in seen.items()}
+
     def latents(model: JEPA) -> Loader:
-        perceived = {kind: PerceivedStore(store, model, train[kind]) for kind, store in seen.items()}
-        return Loader([Source(store, short, refine_batches[kind]) for kind, store in perceived.items()], seed)
+        return Loader([Source(store, short, refine_batches[kind]) for kind, store in perceived(model).items()], seed)
 
     def ways(model: JEPA) -> Loader:
-        perceived = {kind: PerceivedStore(seen[kind], model, train[kind]) for kind in reaches}
-        joined = replace(settings.ways, window=settings.window)
-        found = [WayStore(each, model, config.embodiments[kind], joined) for kind, each in perceived.items()]
+        joined = replace(settings.ways, window=settings.window, fast=settings.precision == "bf16")
+        found = [WayStore(perceived(model)[kind], model, config.embodiments[kind], joined) for kind in reaches]
         return Loader([Source(each, joined.before + 2, settings.reach_batch) for each in found], seed)
 
     return Recipe(
