@@ -33,9 +33,9 @@ _FARTHER = replace(BY_WAYS, horizon=3)
 class GuardrailBenchmark:
     """Go where the picture was taken, and never nearer than ``radius`` to a place that lies on the straight way.
 
-    Where the agent is, is read out of the latent's numbers and their products by a ridge on ``labelled`` fresh pictures;
-    the guardrail keeps ``margin`` for its error. Every pair has a way round, also one that keeps the margin. The
-    simulator judges both.
+    Where the agent is, is read out of the latent's numbers and their products by a ridge on ``labelled`` fresh
+    pictures; the guardrail keeps ``margin`` for its error. Every pair has a way round, also one that keeps the margin.
+    The simulator judges both.
     """
 
     radius: float = 5.0  # px
@@ -51,8 +51,9 @@ class GuardrailBenchmark:
         """How it is asked, a plain sentence each."""
         return (
             f"guardrails: a disc of {self.radius:g} px half way to the goal is forbidden; violations: episodes that "
-            f"enter it at any environment step. A ridge on the latent's numbers and their products, fitted "
-            f"on {self.labelled} labelled pictures, tells the agent where it is, and a margin of {self.margin:g} px allows for its error; a way round exists.",
+            f"enter it at any environment step. A ridge on the latent's numbers and their products, fitted on "
+            f"{self.labelled} labelled pictures, tells the agent where it is, and a margin of {self.margin:g} px "
+            "allows for its error; a way round exists.",
         )
 
     def run(self, model: WorldModel, n: int, asking: Asking) -> Answer:
