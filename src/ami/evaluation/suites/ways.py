@@ -146,6 +146,7 @@ _NONE: tuple[Benchmark, ...] = (NoPlanBenchmark(sealed=True), NoPlanBenchmark(se
 
 SUITES: tuple[Suite, ...] = (
     Suite("plan", tuple((each, 200) for each in (*_CROSS, _FAR))),
+    Suite("door", ((WaysBenchmark("door"), 200),)),
     Suite("plan-brief", tuple((each, 200) for each in _BRIEFLY)),
     Suite("no-plan", tuple((each, 200) for each in _NONE)),
     Suite("planning", tuple((each, 200) for each in (*_CROSS, _FAR, *_NONE))),
