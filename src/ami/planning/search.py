@@ -237,7 +237,7 @@ def _check(
     generators: Sequence[torch.Generator],
     first_guess: Tensor | None,
 ) -> None:
-    if not low or not all(-math.inf < least <= most < math.inf for least, most in zip(low, high, strict=True)):
+    if not len(low) or not all(-math.inf < least <= most < math.inf for least, most in zip(low, high, strict=True)):
         raise ValueError(f"actions need finite bounds, low below high, but they are {[*low]} and {[*high]}")
     if horizon < 1 or batch < 1:
         raise ValueError(f"cannot plan {horizon} steps for {batch} rows; both must be at least 1")
