@@ -39,7 +39,7 @@ class JEPAConfig(BaseModel):
     reaches: tuple[str, ...] = Field(default=(), description="embodiments for which it learns how far things are")
     judges: tuple[str, ...] = Field(default=(), description="those of them for which it learns whether any way leads")
     settled: tuple[str, ...] = Field(default=(), description="those of them that are always in one place")
-    landmarks: int = Field(default=128, ge=1, description="moments that it keeps of such a place")
+    landmarks: int = Field(default=256, ge=1, description="moments that it keeps of such a place")
     reach_width: int = Field(default=256, ge=8)
     reach_depth: int = Field(default=3, ge=1)
 

@@ -14,7 +14,7 @@ from ami.data.episodes import Store
 from ami.data.loader import Loader, Source
 from ami.data.views import Views
 from ami.memory.retention import choose
-from ami.models.jepa import JEPA, STATE, JEPAConfig, sized
+from ami.models.jepa import JEPA, JEPAConfig, sized
 from ami.nn.precision import fast_precision
 from ami.objectives.prediction import Dynamics, Prediction, PredictionSettings
 from ami.objectives.reach import Reach
@@ -255,9 +255,9 @@ def _config(
 
 
 def _landmarks(perceived: PerceivedStore, count: int) -> Float[Tensor, "landmarks tokens dim"]:
-    """As varied a choice of moments as there is room for, by their states: as memory chooses what it keeps."""
-    states = perceived.latents[:, STATE].half().numpy()
-    kept = choose(states, np.full(len(states), np.nan), count, 0.0, torch.Generator().manual_seed(0))
+    """As varied a choice of moments as there is room for: as memory chooses what it keeps."""
+    seen = perceived.latents.flatten(1).half().numpy()
+    kept = choose(seen, np.full(len(seen), np.nan), count, 0.0, torch.Generator().manual_seed(0))
     return perceived.latents[torch.from_numpy(kept.rows)]
 
 

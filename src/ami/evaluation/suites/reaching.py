@@ -43,7 +43,7 @@ class ByWays:
     places: int = 30  # that the agent remembers, to fill pits
     pace: float = 0.5  # steps that each step should bring it nearer
     enough: float = 2.0  # steps to go with which it has arrived
-    sure: float = 4.0  # steps that are counted directly; more are counted through landmarks, where a model keeps some
+    sure: float = 3.0  # steps that are counted directly; more are counted through landmarks, where a model keeps some
     through: bool = True  # landmarks, if there are any
 
     @property
