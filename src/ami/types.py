@@ -71,10 +71,6 @@ class Clip:
         """The same clip on another device."""
         return replace(self, **{k: v.to(device) for k, v in _tensors(self).items()})
 
-    def with_video(self, video: UInt8[Tensor, "batch time frames 3 height width"]) -> Clip:
-        """The same clip with other pictures."""
-        return replace(self, video=video)
-
     def rows(self, index: slice | Tensor) -> Clip:
         """Some of the rows, in the order of ``index``."""
         return replace(self, **{k: v[index] for k, v in _tensors(self).items()})
@@ -165,6 +161,7 @@ class WorldModel(nn.Module):
     frames: int = 1  # video frames in a step
     reaches: tuple[str, ...] = ()  # embodiments for which ``reach`` and ``propose`` answer
     judges: tuple[str, ...] = ()  # those of them for which ``reachable`` answers
+    unsure: tuple[str, ...] = ()  # embodiments for which ``uncertainty`` answers
     lives: tuple[str, ...] = ()  # embodiments whose films it lives through step by step, told of actions or not
     places: tuple[str, ...] = ()  # embodiments for which ``where``, ``look`` and ``recognise`` answer
     picture: int | None = None  # px on a side of the pictures it was built for; None: any
@@ -222,6 +219,12 @@ class WorldModel(nn.Module):
         """What to do to get to the one step of ``goal``, without a search: a first guess for one."""
         raise ValueError(f"this model has not learned what to do first as '{belief.embodiment}'; see its `reaches`")
 
+    def uncertainty(
+        self, imagined: Latent, actions: Float[Tensor, "batch horizon action"], embodiment: str
+    ) -> Float[Tensor, "batch horizon"]:
+        """The mean square by which it expects each imagined step to be off, in the tokens that actions move."""
+        raise ValueError(f"this model has not learned how unsure it is for '{embodiment}'; see its `unsure`")
+
     def where(self, belief: Belief) -> Float[Tensor, "batch pose"]:
         """Where it believes to be, from where the belief began. A model may leave out this and the next four."""
         raise ValueError(f"this model has not learned where things are for '{belief.embodiment}'; see its `places`")
@@ -272,7 +275,6 @@ class Cost(Protocol):
 
     def rows(self, index: slice | Tensor) -> Cost:
         """The same cost for some of the plans, in the order of ``index``: a planner works group by group."""
-        ...
 
 
 class Measure(Protocol):
@@ -284,7 +286,6 @@ class Measure(Protocol):
 
     def rows(self, index: slice | Tensor) -> Measure:
         """The same measure for some of the plans, in the order of ``index``."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -358,7 +359,6 @@ class Planner(Protocol):
 
         With ``enough``, a plan counts as found only if ``cost`` of its last step alone is at most that.
         """
-        ...
 
 
 @dataclass(frozen=True)

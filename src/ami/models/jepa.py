@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ami.models.horizon import times_ahead
 from ami.nn.encoders import StepEncoder
 from ami.nn.predictors import ActionDoor, ResidualPredictor, Ways, mended
+from ami.nn.spread import Spread
 from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
 
 STATE, SCENE = 0, 1  # the tokens of a latent
@@ -38,6 +39,7 @@ class JEPAConfig(BaseModel):
     lessons: int = Field(default=8, ge=0, description="mistakes of its own that a belief holds, to mend others")
     reaches: tuple[str, ...] = Field(default=(), description="embodiments for which it learns how far things are")
     judges: tuple[str, ...] = Field(default=(), description="those of them for which it learns whether any way leads")
+    unsure: tuple[str, ...] = Field(default=(), description="embodiments for which it learns how far off it may be")
     reach_width: int = Field(default=256, ge=8)
     reach_depth: int = Field(default=3, ge=1)
 
@@ -63,6 +65,7 @@ def sized(
     precision: str = "fp32",
     reaches: tuple[str, ...] = (),
     judges: tuple[str, ...] = (),
+    unsure: tuple[str, ...] = (),
 ) -> JEPAConfig:
     """The settings of one size: ``baby``, ``tiny``, ``small``, ``base`` or ``large``."""
     if size not in _SIZES:
@@ -80,6 +83,7 @@ def sized(
         predictor_depth=predictor_depth,
         reaches=reaches,
         judges=judges,
+        unsure=unsure,
         reach_width=max(256, predictor_width // 2),  # there are some for each embodiment: soon more than all the rest
     )
 
@@ -121,9 +125,10 @@ class JEPA(WorldModel):
         )
         self.doors = nn.ModuleDict({name: _door(config.embodiments[name], config.predictor_width) for name in names})
         self.reaches, self.judges = tuple(sorted(config.reaches)), tuple(sorted(config.judges))
-        for name in self.reaches:
+        self.unsure = tuple(sorted(config.unsure))
+        for name in sorted({*self.reaches, *self.unsure}):
             if not self.known(name).action_dim:
-                raise ValueError(f"'{name}' has no actions, so there is nothing it could reach")
+                raise ValueError(f"'{name}' has no actions, so there is nothing it could reach or misjudge")
         for name in self.judges:
             if name not in self.reaches:
                 raise ValueError(
@@ -132,6 +137,10 @@ class JEPA(WorldModel):
         size = config.dim, config.reach_width, config.reach_depth
         self.ways = nn.ModuleDict(
             {name: Ways(*size, config.embodiments[name], name in self.judges) for name in self.reaches}
+        )
+        width = config.predictor_width // 2
+        self.spreads = nn.ModuleDict(
+            {name: Spread(config.dim, config.embodiments[name].action_dim, width) for name in self.unsure}
         )
 
     def encode(self, clip: Clip) -> Latent:
@@ -208,6 +217,19 @@ class JEPA(WorldModel):
         """Squared distance from what was imagined, mean over tokens and dim. A latent's own variance is 1."""
         imagined = self.predict(belief, actions, future.steps)
         return (future.values - imagined.values).square().mean((-1, -2))
+
+    def uncertainty(
+        self, imagined: Latent, actions: Float[Tensor, "batch horizon action"], embodiment: str
+    ) -> Float[Tensor, "batch horizon"]:
+        """Of the state. Each step adds to it, and is judged by itself: by where it ends and what was done."""
+        if embodiment not in self.unsure:
+            return super().uncertainty(imagined, actions, embodiment)
+        state, scene = imagined.values[:, :, STATE], imagined.values[:, :, SCENE]
+        return self.spread(embodiment)(state, self.door(embodiment).normal(actions), scene).cumsum(1)
+
+    def spread(self, embodiment: str) -> Spread:
+        """How far off an embodiment's steps may be."""
+        return cast(Spread, self.spreads[embodiment])
 
     def way(self, embodiment: str) -> Ways:
         """How far things are for an embodiment, and what to do first."""

@@ -12,6 +12,7 @@ from ami.models.jepa import JEPA, JEPAConfig, sized
 from ami.nn.precision import fast_precision
 from ami.objectives.prediction import Dynamics, Prediction, PredictionSettings
 from ami.objectives.reach import Reach
+from ami.objectives.uncertainty import Uncertainty
 from ami.recipes.common import by_embodiment, gauge_clips, left_out, measured, sides
 from ami.recipes.films import FilmSettings, video
 from ami.recipes.mind import joined
@@ -35,7 +36,8 @@ class BabySettings:
     precision: str = "auto"  # of the encoder while it trains: "fp32", "bf16", or "auto": what this machine does fast
     steps: int = 600  # of the first stage: perceive and predict
     refine: int = 1400  # of the second: predict better, with the encoder frozen
-    reach: int = 600  # of the third: how far things are and what to do first, with all else frozen
+    unsure: int = 200  # of the third: how far off what is imagined may be, with all else frozen
+    reach: int = 600  # of the fourth: how far things are and what to do first
     clip: int = 9  # steps in a training clip
     batch: int = 64  # clips at a time of the kind of experience that there is most of
     small_batch: int = 8  # of any other kind, at least
@@ -43,9 +45,9 @@ class BabySettings:
     enough: int = 5000  # frames; experience with fewer is seen in ``views``, shifted and in other lights
     views: int = 16
     displace: float = 1.0  # and its latents are moved about in the second stage, by so many deviations
-    refine_batch: int = 256  # clips of the second stage
+    refine_batch: int = 256  # clips of the second stage, and of the third
     small_refine_batch: int = 64
-    reach_batch: int = 1024  # ways of the third
+    reach_batch: int = 1024  # ways of the fourth
     objective: PredictionSettings = field(default_factory=PredictionSettings)
     optimisation: Optimisation = field(default_factory=lambda: Optimisation(rate=5e-3))
     refine_optimisation: Optimisation = field(
@@ -132,7 +134,7 @@ def _acting_alone(name: str, stores: Sequence[Store], seed: int, settings: BabyS
 
 
 def acting(name: str, stores: Mapping[str, Store], seed: int, settings: BabySettings) -> Recipe:
-    """A JEPA in three stages: it perceives and predicts, predicts better, and learns how far things are.
+    """A JEPA in four stages: it perceives and predicts, predicts better, learns how far off, and how far things are.
 
     The last only of embodiments with enough experience, from whose walks a graph can be made.
     """
@@ -180,9 +182,13 @@ def acting(name: str, stores: Mapping[str, Store], seed: int, settings: BabySett
         seed=seed,
         build=lambda: _build(config, seed),
         left_out=left_out(stores, settings.clip),
-        stages=_stages(
-            settings, (pictures, latents, ways), weights, displace, gauge_clips(stores, held, settings.clip)
-        )[: 3 if reaches else 2],
+        stages=tuple(
+            stage
+            for stage in _stages(
+                settings, (pictures, latents, ways), weights, displace, gauge_clips(stores, held, settings.clip)
+            )
+            if {"unsure": config.unsure, "reach": reaches}.get(stage.name, True)
+        ),
     )
 
 
@@ -193,7 +199,7 @@ def _stages(
     displace: Mapping[str, float],
     clips: tuple[Clip, ...],
 ) -> tuple[Stage, ...]:
-    """Perceive and predict; predict better; learn ways. Each freezes what the one before it has learned."""
+    """Perceive and predict; predict better; learn how far off; learn ways. Each freezes what those before learned."""
     pictures, latents, ways = loaders
     return (
         Stage(
@@ -217,12 +223,21 @@ def _stages(
             gauge_clips=clips,
         ),
         Stage(
+            "unsure",
+            settings.unsure,
+            lambda model: Uncertainty(),
+            latents,
+            settings.refine_optimisation,
+            frozen=("encoder", "predictor", "doors"),
+            gauge_every=settings.unsure,
+        ),
+        Stage(
             "reach",
             settings.reach,
             lambda model: Reach(settings.precision == "bf16"),
             ways,
             settings.reach_optimisation,
-            frozen=("encoder", "predictor", "doors"),
+            frozen=("encoder", "predictor", "doors", "spreads"),
             gauge_every=max(settings.reach, 1),
             gauge_clips=clips,
         ),
@@ -240,6 +255,7 @@ def _config(
         precision=settings.precision,
         reaches=reaches,
         judges=judges,
+        unsure=tuple(kind for kind, body in bodies.items() if settings.unsure and body.action_dim),
     )
 
 
