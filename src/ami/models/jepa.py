@@ -224,8 +224,15 @@ class JEPA(WorldModel):
         """Of the state. Each step adds to it, and is judged by itself: by where it ends and what was done."""
         if embodiment not in self.unsure:
             return super().uncertainty(imagined, actions, embodiment)
-        state, scene = imagined.values[:, :, STATE], imagined.values[:, :, SCENE]
-        return self.spread(embodiment)(state, self.door(embodiment).normal(actions), scene).cumsum(1)
+        steps = self.judged(imagined, actions, embodiment).unbind(1)  # all at once would not stay in cache
+        return torch.stack([self.spread(embodiment)(step) for step in steps], 1).cumsum(1)
+
+    def judged(
+        self, reached: Latent, actions: Float[Tensor, "batch time action"], embodiment: str
+    ) -> Float[Tensor, "batch time number"]:
+        """All that the doubt about a step is judged by: the state reached, what was done, and the scene."""
+        values = reached.values
+        return torch.cat([values[:, :, STATE], self.door(embodiment).normal(actions), values[:, :, SCENE]], -1)
 
     def spread(self, embodiment: str) -> Spread:
         """How far off an embodiment's steps may be."""

@@ -6,8 +6,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ami.nn.predictors import ResidualPredictor
-
 
 class Spread(nn.Module):
     """From where an imagined step ends, what was done and the scene: how much farther off it is than the step before.
@@ -22,29 +20,24 @@ class Spread(nn.Module):
 
     def __init__(self, dim: int, actions: int, width: int, members: int = 2) -> None:
         super().__init__()
-        shape = {"history": dim + actions, "context": dim, "width": width, "depth": 1}
-        self.noise = ResidualPredictor(**shape, state=1)
-        self.members = nn.ModuleList(ResidualPredictor(**shape, state=dim) for _ in range(members))
+        self.noise = _network(2 * dim + actions, width, 1)
+        self.members = nn.ModuleList(_network(2 * dim + actions, width, dim) for _ in range(members))
 
-    def forward(
-        self,
-        state: Float[Tensor, "*rows dim"],
-        action: Float[Tensor, "*rows action"],
-        scene: Float[Tensor, "*rows dim"],
-        taught: bool = False,
-    ) -> Float[Tensor, "*rows"]:
-        """The variance of each number of the state; actions in deviations. Only the noise is ``taught`` by it."""
+    def forward(self, step: Float[Tensor, "*rows number"], taught: bool = False) -> Float[Tensor, "*rows"]:
+        """The variance of each number of the state. Only the noise is ``taught`` by it."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not taught):
-            parted = self.whence(state, action, scene).var(0).mean(-1)
-        step = torch.cat([state, action], -1)
-        return self.noise(step, self.noise.context(scene))[..., 0].float().exp() + parted
+            parted = self.whence(step).var(0).mean(-1)
+        return self.noise(step)[..., 0].float().exp() + parted
 
-    def whence(
-        self,
-        state: Float[Tensor, "*rows dim"],
-        action: Float[Tensor, "*rows action"],
-        scene: Float[Tensor, "*rows dim"],
-    ) -> Float[Tensor, "members *rows dim"]:
-        """What each member takes for the change from this state back to the one before it."""
-        step = torch.cat([state, action], -1)
-        return torch.stack([member(step, member.context(scene)) for member in self.members])
+    def whence(self, step: Float[Tensor, "*rows number"]) -> Float[Tensor, "members *rows dim"]:
+        """What each member takes for the change from this state back to the one before it.
+
+        A step is the state it ends in, the action in deviations, and the scene, one behind the other.
+        """
+        return torch.stack([member(step) for member in self.members])
+
+
+def _network(numbers: int, width: int, out: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(numbers, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, out)
+    )

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ami.models.jepa import JEPA, SCENE, STATE
+from ami.models.jepa import JEPA, STATE
 from ami.types import Belief, Clip, Objective, WorldModel
 
 
@@ -26,15 +26,15 @@ class Uncertainty(Objective):
         past, steps = seen.between(0, window), seen.steps - window
         actions = clip.actions[:, window - 1 :]
         with torch.no_grad():
-            imagined = model.predict(Belief(clip.embodiment, past), actions, steps).values
-        missed = (seen.values[:, window:, STATE] - imagined[:, :, STATE]).square().mean(-1)
-        spread, done = model.spread(clip.embodiment), model.door(clip.embodiment).normal(actions)
-        adds = spread(imagined[:, :, STATE], done, imagined[:, :, SCENE], taught=True)
-        before, after = seen.values[:, window - 1], seen.values[:, window, STATE]
-        whence = spread.whence(after, done[:, 0], before[:, SCENE])
+            imagined = model.predict(Belief(clip.embodiment, past), actions, steps)
+        future, spread = seen.between(window, seen.steps), model.spread(clip.embodiment)
+        missed = (future.values - imagined.values)[:, :, STATE].square().mean(-1)
+        adds = spread(model.judged(imagined, actions, clip.embodiment), taught=True)
+        came = seen.values[:, window - 1 : -1, STATE] - future.values[:, :, STATE]
+        whence = spread.whence(model.judged(future, actions, clip.embodiment))
         return {
             "unsure": unlikeliness(missed, adds.cumsum(1)),
-            "whence": (whence - (before[:, STATE] - after)).square().mean((1, 2)).sum(),
+            "whence": (whence - came).square().mean((1, 2, 3)).sum(),
         }
 
 

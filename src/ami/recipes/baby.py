@@ -36,8 +36,8 @@ class BabySettings:
     precision: str = "auto"  # of the encoder while it trains: "fp32", "bf16", or "auto": what this machine does fast
     steps: int = 600  # of the first stage: perceive and predict
     refine: int = 1400  # of the second: predict better, with the encoder frozen
-    unsure: int = 200  # of the third: how far off what is imagined may be, with all else frozen
-    reach: int = 600  # of the fourth: how far things are and what to do first
+    reach: int = 600  # of the third: how far things are and what to do first, with all else frozen
+    unsure: int = 200  # of the fourth: how far off what is imagined may be, with all else frozen
     clip: int = 9  # steps in a training clip
     batch: int = 64  # clips at a time of the kind of experience that there is most of
     small_batch: int = 8  # of any other kind, at least
@@ -45,9 +45,9 @@ class BabySettings:
     enough: int = 5000  # frames; experience with fewer is seen in ``views``, shifted and in other lights
     views: int = 16
     displace: float = 1.0  # and its latents are moved about in the second stage, by so many deviations
-    refine_batch: int = 256  # clips of the second stage, and of the third
+    refine_batch: int = 256  # clips of the second stage, and of the fourth
     small_refine_batch: int = 64
-    reach_batch: int = 1024  # ways of the fourth
+    reach_batch: int = 1024  # ways of the third
     objective: PredictionSettings = field(default_factory=PredictionSettings)
     optimisation: Optimisation = field(default_factory=lambda: Optimisation(rate=5e-3))
     refine_optimisation: Optimisation = field(
@@ -83,7 +83,7 @@ SETTINGS = {
 }
 
 # The same with more of everything, for layouts of any kind: what `ami reproduce plan` trains.
-PLAN = BabySettings(steps=1500, refine=3000, reach=2500)
+PLAN = BabySettings(steps=1500, refine=3000, reach=2500, unsure=600)
 
 
 def baby(stores: Sequence[Store], seed: int = 0, settings: BabySettings | None = None) -> Recipe:
@@ -134,9 +134,9 @@ def _acting_alone(name: str, stores: Sequence[Store], seed: int, settings: BabyS
 
 
 def acting(name: str, stores: Mapping[str, Store], seed: int, settings: BabySettings) -> Recipe:
-    """A JEPA in four stages: it perceives and predicts, predicts better, learns how far off, and how far things are.
+    """A JEPA in four stages: perceive and predict, predict better, how far things are, how far off that may be.
 
-    The last only of embodiments with enough experience, from whose walks a graph can be made.
+    The third only of embodiments with enough experience, from whose walks a graph can be made.
     """
     if settings.precision == "auto":
         settings = replace(settings, precision=fast_precision())
@@ -199,7 +199,7 @@ def _stages(
     displace: Mapping[str, float],
     clips: tuple[Clip, ...],
 ) -> tuple[Stage, ...]:
-    """Perceive and predict; predict better; learn how far off; learn ways. Each freezes what those before learned."""
+    """Perceive and predict; predict better; learn ways; learn doubt. Each freezes what those before it have learned."""
     pictures, latents, ways = loaders
     return (
         Stage(
@@ -223,23 +223,23 @@ def _stages(
             gauge_clips=clips,
         ),
         Stage(
-            "unsure",
-            settings.unsure,
-            lambda model: Uncertainty(),
-            latents,
-            settings.refine_optimisation,
-            frozen=("encoder", "predictor", "doors"),
-            gauge_every=settings.unsure,
-        ),
-        Stage(
             "reach",
             settings.reach,
             lambda model: Reach(settings.precision == "bf16"),
             ways,
             settings.reach_optimisation,
-            frozen=("encoder", "predictor", "doors", "spreads"),
+            frozen=("encoder", "predictor", "doors"),
             gauge_every=max(settings.reach, 1),
             gauge_clips=clips,
+        ),
+        Stage(
+            "unsure",
+            settings.unsure,
+            lambda model: Uncertainty(),
+            latents,
+            settings.refine_optimisation,
+            frozen=("encoder", "predictor", "doors", "ways"),
+            gauge_every=max(settings.unsure, 1),
         ),
     )
 
