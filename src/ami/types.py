@@ -275,6 +275,7 @@ class Cost(Protocol):
 
     def rows(self, index: slice | Tensor) -> Cost:
         """The same cost for some of the plans, in the order of ``index``: a planner works group by group."""
+        ...
 
 
 class Measure(Protocol):
@@ -286,6 +287,7 @@ class Measure(Protocol):
 
     def rows(self, index: slice | Tensor) -> Measure:
         """The same measure for some of the plans, in the order of ``index``."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -305,10 +307,7 @@ class Guardrail:
         """How far each future goes beyond the bounds, summed over its steps; 0 where all of it is allowed."""
         measured = self.measure(imagined, actions)
         if measured.shape != actions.shape[:2]:
-            raise ValueError(
-                f"the guardrail {self.name!r} measured {tuple(measured.shape)}, not one number for each of the "
-                f"{tuple(actions.shape[:2])} imagined steps"
-            )
+            raise ValueError(f"the guardrail {self.name!r} measured {tuple(measured.shape)}, not one number a step")
         return ((measured - self.high).clamp_min(0) + (self.low - measured).clamp_min(0)).sum(1)
 
     def rows(self, index: slice | Tensor) -> Guardrail:
@@ -359,6 +358,7 @@ class Planner(Protocol):
 
         With ``enough``, a plan counts as found only if ``cost`` of its last step alone is at most that.
         """
+        ...
 
 
 @dataclass(frozen=True)

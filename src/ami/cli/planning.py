@@ -91,9 +91,7 @@ def shown(held: dict[str, Any]) -> Group:
         f"{held['milliseconds']:.0f} ms"
     ]
     if held["unsure"]:
-        said.append(
-            f"its end may be off by {held['unsure'][-1] ** 0.5:.2f} in each number, of which one deviation is 1"
-        )
+        said.append(f"the end may be off by {held['unsure'][-1] ** 0.5:.2f} deviations of what is perceived")
     if "pixels_left" in held:
         said.append(
             f"done in the true world, without another look, it ends {held['pixels_left']:.1f} px from the goal, "

@@ -102,7 +102,7 @@ class CalibrationBenchmark:
             rows = np.repeat(walks, times)
             if np.ptp(expected[rows]) == 0:
                 return 0.0  # who says the same of all has ranked none
-            return float(stats.spearmanr(expected[rows], squared[rows])[0])
+            return float(stats.spearmanr(expected[rows], squared[rows]).statistic)  # pyright: ignore
 
         return {**found, "spearman": bootstrap(ranked, walks, rng)}
 
