@@ -19,7 +19,7 @@ from ami.evaluation.suites.ways import WaysBenchmark
 from ami.types import Clip, Interval, Result, WorldModel
 from ami.worlds.rooms import EMBODIMENT, explore, sample_rooms
 
-_WALKED, _REDRAWN = 6, 7  # uses of the rooms' keys beside theirs
+_WALKED, _REDRAWN = 8, 9  # uses of the rooms' keys beside theirs
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class CalibrationBenchmark:
         """Walks of ``past`` steps and as many more as are imagined, each drawn with a key of its own."""
         asked, steps, walks = WaysBenchmark(self.family), self.past + max(self.ahead), []
         for row in range(n):
-            rng = asked._rng(seed, row, use)
+            rng = asked.rng(seed, row, use)
             rooms = sample_rooms(self.family, 1, rng)
             places, actions = explore(rooms, steps, rng)
             video = torch.cat([shown(rooms, place).video for place in places], 1)  # pyright: ignore
