@@ -222,9 +222,10 @@ class JEPA(WorldModel):
         if belief.embodiment not in self.reaches:
             return super().propose(belief, goal, horizon)
         rollout, done = _Rollout(self, belief), []
-        for _ in range(horizon):
+        for step in range(horizon):
+            if step:
+                rollout.step(done[-1])
             done.append(self.way(belief.embodiment).action(rollout.state, goal.values[:, 0, STATE], rollout.scene))
-            rollout.step(done[-1])
         return torch.stack(done, 1)
 
     def energy(
