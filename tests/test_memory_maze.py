@@ -248,6 +248,29 @@ def test_where_a_thing_should_be_and_is_not_it_is_looked_for_elsewhere() -> None
     assert who.place(0) is None
 
 
+class Half(Knowing):
+    """Has looked at all that lies below a line, and never looks beyond it."""
+
+    def free(self, belief: Belief, points: torch.Tensor) -> torch.Tensor:
+        return torch.where(points[..., 0] < 3.2, super().free(belief, points), 0.5)
+
+
+def test_beside_what_was_never_seen_one_turns_the_same_way_and_once() -> None:
+    legs = Legs(STRIDE, TURN, HALF, Routes(spacing=0.25, body=0.2, reach=9.0))
+    who, maze = Seeker(Half(), NAME, Shows(), legs, np.random.default_rng(0)), Drawn(pose=np.array([0.5, 0.5, 1.5]))
+    live(who, maze, [1] * 11)
+    around = int(2 * np.pi / TURN) + 1
+    wishes = []
+    for _ in range(around):
+        wishes.append(nearest(who.wish(1).numpy()))
+        live(who, maze, [wishes[-1]])
+    assert wishes == [MOVES.index((0, 1))] * around  # left all the way
+    before = who.pose
+    for _ in range(20):
+        live(who, maze, [nearest(who.wish(1).numpy())])
+    assert (who.pose - before)[:2].norm() > 1.0  # it goes on to another such place
+
+
 def test_sight_is_learned() -> None:
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randn(200, 4, 5, generator=generator)

@@ -55,9 +55,9 @@ class MemoryMazeBenchmark:
 
     steps: int = 1000
     window: int = 8  # steps that the twin without memory remembers
-    walks: int = 6  # from which it is learned to tell what a latent shows
+    walks: int = 20  # from which it is learned to tell what a latent shows
     walked: int = 250  # steps of each
-    taught: int = 800  # steps of that learning
+    taught: int = 2000  # steps of that learning
 
     name = "memory-maze/9x9"
 
