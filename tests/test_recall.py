@@ -58,7 +58,7 @@ def test_another_colour_changes_the_marker_alone() -> None:
 @torch.no_grad()
 def test_what_was_seen_from_a_pose_is_found_by_who_keeps_every_view() -> None:
     lived = walked()
-    lived.believed = lived.from_start(np.arange(3), lived.poses)
+    lived.believed = lived.from_here(lived._belief(), np.arange(3), lived.poses)
     pose = lived.poses[:, 7:8]
     answers = [views(painted(lived.mazes, markers(lived.mazes).face[:, 0], 1), pose), views(lived.mazes, pose)]
     answers[0][:] = 255 - answers[0]

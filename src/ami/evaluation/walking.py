@@ -32,7 +32,6 @@ class Walked:
     now: int = -1
     believed: Tensor = field(init=False)  # pose (batch steps 3)
     tokens: Tensor = field(init=False)  # (batch steps token dim)
-    origin: Tensor | None = None  # where the belief began, as the one before it says; None: where the walk did
 
     def __post_init__(self) -> None:
         # In one piece: small tensors kept between large ones that go leave holes that are never filled.
@@ -55,11 +54,13 @@ class Walked:
         times = torch.arange(video.shape[1]).expand(len(video), -1) * EMBODIMENT.step_seconds
         return self.model.encode(Clip(NAME, times.float(), video))
 
-    def from_start(self, rows: Int[np.ndarray, "k"], poses: Float[np.ndarray, "k view 3"]) -> Tensor:
-        """True poses as one says them who was told where things are, seen from where the walk began."""
-        start = torch.from_numpy(self.poses[rows, 0]).float()[:, None]
-        told = between(start.expand(*poses.shape[:2], -1), torch.from_numpy(poses).float())
-        return told if self.origin is None else between(self.origin[rows][:, None].expand_as(told), told)
+    def from_here(
+        self, belief: Belief, rows: Int[np.ndarray, "k"], poses: Float[np.ndarray, "k view 3"]
+    ) -> Float[Tensor, "k view 3"]:
+        """True poses where a belief has them that is told how they lie from where one is; a belief for each of them."""
+        now = torch.from_numpy(self.poses[rows, self.now]).float()[:, None]
+        apart = between(now.expand(*poses.shape[:2], -1), torch.from_numpy(poses).float())
+        return moved(self.model.where(belief)[:, None].expand_as(apart), apart)
 
     def misfits(
         self,
@@ -77,20 +78,21 @@ class Walked:
     ) -> dict[str, Float[np.ndarray, "k view answer"]]:
         shape = *poses.shape[:2], len(answers)
         seen = self.perceive(np.stack(answers, 2).reshape(len(poses), -1, *answers[0].shape[2:]))
-        asked = self.from_start(rows, poses)
         index, belief = torch.from_numpy(rows), self._belief()
-        found = {"model": self.model.recognise(belief.rows(index), asked, seen)}
-        found["another walk"] = self.model.recognise(belief.rows((index + 1) % len(belief)), asked, seen)
-        since = torch.from_numpy(self.poses[rows, self.now]).float()[:, None]
-        apart = between(since.expand(*poses.shape[:2], -1), torch.from_numpy(poses).float())
-        short = self._short(index)
-        here = self.model.where(short)[:, None].expand_as(apart)
-        found["window"] = self.model.recognise(short, moved(here, apart), seen)
-        found["nearest view"] = self._nearest(index, asked, seen)
-        found |= self.others(index, asked, seen)
+        beliefs = {
+            "model": belief.rows(index),
+            "another walk": belief.rows((index + 1) % len(belief)),
+            "window": self._short(index),
+        }
+        asked = {who: self.from_here(each, rows, poses) for who, each in beliefs.items()}
+        found = {who: self.model.recognise(each, asked[who], seen) for who, each in beliefs.items()}
+        found["nearest view"] = self._nearest(index, asked["model"], seen)
+        found |= self.others(rows, poses, seen)
         return {who: each.view(shape).numpy() for who, each in found.items()}
 
-    def others(self, index: Tensor, asked: Float[Tensor, "k view 3"], seen: Latent) -> dict[str, Tensor]:
+    def others(
+        self, rows: Int[np.ndarray, "k"], poses: Float[np.ndarray, "k view 3"], seen: Latent
+    ) -> dict[str, Tensor]:
         """How badly each of ``seen`` fits what others hold who walk along; those of one pose lie together."""
         return {}
 

@@ -189,7 +189,7 @@ def _reached(
     belief, pose = walked.belief.rows(torch.from_numpy(rows)), walked.poses[rows, -1]
     planned = torch.from_numpy(np.concatenate([goals, np.zeros((len(goals), 1))], 1)).float()
     if not informed:
-        planned = walked.from_start(rows, planned[:, None].numpy())[:, 0]
+        planned = walked.from_here(belief, rows, planned[:, None].numpy())[:, 0]
     fields, going = [], np.arange(len(rows))
     for index, goal in enumerate(planned):
         maze, one = mazes.rows(slice(index, index + 1)), belief.rows(slice(index, index + 1))
