@@ -17,7 +17,7 @@ from ami.worlds.maze import EMBODIMENT, NAME, Mazes, Seen
 WINDOW = 8  # steps that a twin without memory remembers
 _NEAR = (0.3, 0.3, 0.4)  # metres, metres, radians: what counts as a small difference between two poses
 _TOGETHER = 24  # questions: each has the whole belief of its walk beside it
-TWINS = ("window", "another walk", "nearest view")
+TWINS = ("told from the start", "window", "another walk", "nearest view")
 
 
 @dataclass
@@ -32,6 +32,7 @@ class Walked:
     now: int = -1
     believed: Tensor = field(init=False)  # pose (batch steps 3)
     tokens: Tensor = field(init=False)  # (batch steps token dim)
+    origin: Tensor | None = None  # where the belief began, as the one before it says; None: where the walk did
 
     def __post_init__(self) -> None:
         # In one piece: small tensors kept between large ones that go leave holes that are never filled.
@@ -54,13 +55,26 @@ class Walked:
         times = torch.arange(video.shape[1]).expand(len(video), -1) * EMBODIMENT.step_seconds
         return self.model.encode(Clip(NAME, times.float(), video))
 
-    def from_here(
-        self, belief: Belief, rows: Int[np.ndarray, "k"], poses: Float[np.ndarray, "k view 3"]
-    ) -> Float[Tensor, "k view 3"]:
-        """True poses where a belief has them that is told how they lie from where one is; a belief for each of them."""
-        now = torch.from_numpy(self.poses[rows, self.now]).float()[:, None]
-        apart = between(now.expand(*poses.shape[:2], -1), torch.from_numpy(poses).float())
-        return moved(self.model.where(belief)[:, None].expand_as(apart), apart)
+    def from_start(self, rows: Int[np.ndarray, "k"], poses: Float[np.ndarray, "k view 3"]) -> Float[Tensor, "k view 3"]:
+        """True poses from where the walk began."""
+        start = torch.from_numpy(self.poses[rows, :1]).float()
+        return between(start.expand(*poses.shape[:2], -1), torch.from_numpy(poses).float())
+
+    def from_near(self, rows: Int[np.ndarray, "k"], poses: Float[np.ndarray, "k view 3"]) -> Float[Tensor, "k view 3"]:
+        """True poses where one believes them who is told how each lies from where one was when nearest to it.
+
+        A frame is a choice, and every pose that was believed is one: so a map counts as right that is bent a little,
+        as one is that nobody told a pose. Source: Sibley, Mei, Reid and Newman 2009, "Adaptive relative bundle
+        adjustment".
+        """
+        asked, been = (torch.from_numpy(each).float() for each in (poses, self.poses[rows, : self.now + 1]))
+        nearest = torch.cdist(asked[..., :2], been[..., :2]).argmin(-1)
+        was = been[torch.arange(len(rows))[:, None], nearest]
+        return self._since(rows, moved(self.believed[torch.from_numpy(rows)[:, None], nearest], between(was, asked)))
+
+    def _since(self, rows: Int[np.ndarray, "k"], poses: Float[Tensor, "k view 3"]) -> Float[Tensor, "k view 3"]:
+        """Poses from where the walk began, from where the belief did."""
+        return poses if self.origin is None else between(self.origin[rows][:, None].expand_as(poses), poses)
 
     def misfits(
         self,
@@ -78,21 +92,21 @@ class Walked:
     ) -> dict[str, Float[np.ndarray, "k view answer"]]:
         shape = *poses.shape[:2], len(answers)
         seen = self.perceive(np.stack(answers, 2).reshape(len(poses), -1, *answers[0].shape[2:]))
+        asked, start = self.from_near(rows, poses), self._since(rows, self.from_start(rows, poses))
         index, belief = torch.from_numpy(rows), self._belief()
-        beliefs = {
-            "model": belief.rows(index),
-            "another walk": belief.rows((index + 1) % len(belief)),
-            "window": self._short(index),
-        }
-        asked = {who: self.from_here(each, rows, poses) for who, each in beliefs.items()}
-        found = {who: self.model.recognise(each, asked[who], seen) for who, each in beliefs.items()}
-        found["nearest view"] = self._nearest(index, asked["model"], seen)
-        found |= self.others(rows, poses, seen)
+        found = {"model": self.model.recognise(belief.rows(index), asked, seen)}
+        found["told from the start"] = self.model.recognise(belief.rows(index), start, seen)
+        found["another walk"] = self.model.recognise(belief.rows((index + 1) % len(belief)), asked, seen)
+        since = torch.from_numpy(self.poses[rows, self.now]).float()[:, None]
+        apart = between(since.expand(*poses.shape[:2], -1), torch.from_numpy(poses).float())
+        short = self._short(index)
+        here = self.model.where(short)[:, None].expand_as(apart)
+        found["window"] = self.model.recognise(short, moved(here, apart), seen)
+        found["nearest view"] = self._nearest(index, asked, seen)
+        found |= self.others(index, self.from_start(rows, poses), seen)
         return {who: each.view(shape).numpy() for who, each in found.items()}
 
-    def others(
-        self, rows: Int[np.ndarray, "k"], poses: Float[np.ndarray, "k view 3"], seen: Latent
-    ) -> dict[str, Tensor]:
+    def others(self, index: Tensor, asked: Float[Tensor, "k view 3"], seen: Latent) -> dict[str, Tensor]:
         """How badly each of ``seen`` fits what others hold who walk along; those of one pose lie together."""
         return {}
 

@@ -115,19 +115,10 @@ class Beside(Walked):
             self.held[who] = cell.keep(self.held.get(who), self.tokens[:, every], here)
         return seen
 
-    def others(
-        self, rows: Int[np.ndarray, "k"], poses: Float[np.ndarray, "k view 3"], seen: Latent
-    ) -> dict[str, Tensor]:
+    def others(self, index: Tensor, asked: Float[Tensor, "k view 3"], seen: Latent) -> dict[str, Tensor]:
         """The cells."""
-        asked, answers = self.from_start(rows, poses), seen.values.unflatten(1, (poses.shape[1], -1))
-        return {who: cell.misfits(self.held[who][rows], asked, answers) for who, cell in self.cells.items()}
-
-    def from_start(
-        self, rows: Int[np.ndarray, "k"], poses: Float[np.ndarray, "k view 3"]
-    ) -> Float[Tensor, "k view 3"]:
-        """True poses from where the walk began."""
-        start = torch.from_numpy(self.poses[rows, :1]).float()
-        return between(start.expand(*poses.shape[:2], -1), torch.from_numpy(poses).float())
+        answers = seen.values.unflatten(1, (asked.shape[1], -1))
+        return {who: cell.misfits(self.held[who][index], asked, answers) for who, cell in self.cells.items()}
 
 
 def _mazes(count: int, rng: np.random.Generator) -> Mazes:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ami.evaluation.benchmark import Answer, Asking, Suite
 from ami.evaluation.suites.recall import Recall, able, known_markers, share
@@ -59,16 +60,17 @@ class Reminded:
         due = known_markers(columns)
         rows, old = Recall.ask(walked, asked, due)
         last = Latent(walked.tokens[:, -1:], torch.zeros(n, 1))
-        walked.belief = fresh = model.believe(None, last, None, NAME)
+        fresh, walked.origin = model.believe(None, last, None, NAME), walked.believed[:, -1]
+        walked.belief = fresh
         _, new = Recall.ask(walked, asked, due)
-        walked.belief = _remind(model, fresh, walked, self.every)
+        walked.belief = _remind(model, fresh, walked, walked.origin, self.every)
         _, reminded = Recall.ask(walked, asked, due)
         right = {"model": reminded["model"], "old": old["model"], "new": new["model"]}
         seconds = time.perf_counter() - began
         return Answer((share(self.name, rows, right, asking.seed, np.random.default_rng(asking.seed), seconds),))
 
 
-def _remind(model: WorldModel, belief: Belief, walked: Walked, every: int) -> Belief:
+def _remind(model: WorldModel, belief: Belief, walked: Walked, origin: Tensor, every: int) -> Belief:
     """The belief of who reads what the walks left on disk."""
     about = About("0" * 64, NAME, walked.tokens[0, 0].numel())
     reminded = []
@@ -90,7 +92,7 @@ def _remind(model: WorldModel, belief: Belief, walked: Walked, every: int) -> Be
             found = memory.rows(Where(episodes=(str(row),)))
             pose = np.concatenate([found.places[:, :2], found.turns[:, 2:]], 1)
             seen = torch.from_numpy(found.vectors.astype(np.float32)).view(1, len(pose), *model.part(NAME).latent_shape)
-            from_here = between(walked.believed[row, -1].expand(len(pose), -1), torch.from_numpy(pose).float())
+            from_here = between(origin[row].expand(len(pose), -1), torch.from_numpy(pose).float())
             one = belief.rows(slice(row, row + 1))
             reminded.append(model.remind(one, from_here[None], Latent(seen, torch.zeros(1, len(pose)))))
     return Belief(NAME, belief.latents, recurrent=torch.cat([each.recurrent for each in reminded]))  # pyright: ignore
