@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from ami.planning.costs import ActionCost, GoalDistance, Sum
-from ami.types import Belief, Latent, Plan, Planner, WorldModel
+from ami.types import Belief, Clip, Latent, Plan, Planner, WorldModel
+from ami.worlds.rooms import EMBODIMENT
 
 HORIZON = 12
 
@@ -113,3 +114,27 @@ def regulator(planner: Planner) -> tuple[torch.Tensor, Plan]:
     found = plan(planner, model, cost, start.expand(4, 2), bound=2.0)
     assert found.actions.abs().max() < 2.0
     return (found.cost - optimum) / (nothing - optimum), found
+
+
+class Redness(WorldModel):
+    """Sees the middle of what is red and imagines that nothing is ever in the way; refuses to look at the truth."""
+
+    embodiments = {EMBODIMENT.name: EMBODIMENT}  # noqa: RUF012
+    latent_shape = (1, 2)
+
+    def encode(self, clip: Clip) -> Latent:
+        assert clip.truth is None
+        assert clip.video is not None
+        picture = clip.video[:, :, 0].float()
+        red = (picture[:, :, 0] - picture[:, :, 2] - 100).clamp_min(0)
+        at = torch.arange(64) + 0.5
+        x, y = (red.sum(2) * at).sum(-1), (red.sum(3) * at).sum(-1)
+        return Latent((torch.stack([x, y], -1) / red.sum((2, 3))[..., None])[:, :, None], clip.times)
+
+    def believe(self, belief, seen, actions, embodiment=""):
+        return Belief(EMBODIMENT.name, Latent(seen.values[:, -1:], seen.times[:, -1:]))
+
+    def predict(self, belief, actions, horizon):
+        moved = 8.0 * actions / actions.norm(dim=-1, keepdim=True).clamp_min(1.0)
+        times = belief.latents.times[:, -1:] + EMBODIMENT.step_seconds * torch.arange(1, horizon + 1)
+        return Latent(belief.latents.values[:, -1:] + moved.cumsum(1)[:, :, None], times)

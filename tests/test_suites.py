@@ -21,32 +21,9 @@ from ami.planning.sampling import SamplingSettings
 from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
 from ami.worlds import rooms as tr
 from ami.worlds.rooms import EMBODIMENT, Rooms
+from known_worlds import Redness
 
 QUICK = SamplingSettings(samples=64, iterations=4, elites=8)
-
-
-class Redness(WorldModel):
-    """Sees the middle of what is red and imagines that nothing is ever in the way; refuses to look at the truth."""
-
-    embodiments = {EMBODIMENT.name: EMBODIMENT}  # noqa: RUF012
-    latent_shape = (1, 2)
-
-    def encode(self, clip: Clip) -> Latent:
-        assert clip.truth is None
-        assert clip.video is not None
-        picture = clip.video[:, :, 0].float()
-        red = (picture[:, :, 0] - picture[:, :, 2] - 100).clamp_min(0)
-        at = torch.arange(64) + 0.5
-        x, y = (red.sum(2) * at).sum(-1), (red.sum(3) * at).sum(-1)
-        return Latent((torch.stack([x, y], -1) / red.sum((2, 3))[..., None])[:, :, None], clip.times)
-
-    def believe(self, belief, seen, actions, embodiment=""):
-        return Belief(EMBODIMENT.name, Latent(seen.values[:, -1:], seen.times[:, -1:]))
-
-    def predict(self, belief, actions, horizon):
-        moved = 8.0 * actions / actions.norm(dim=-1, keepdim=True).clamp_min(1.0)
-        times = belief.latents.times[:, -1:] + EMBODIMENT.step_seconds * torch.arange(1, horizon + 1)
-        return Latent(belief.latents.values[:, -1:] + moved.cumsum(1)[:, :, None], times)
 
 
 def _walk(benchmark: RoomsBenchmark, pairs: Pairs, action: tuple[float, float]):

@@ -263,6 +263,7 @@ class Eval(Heavy):
     data: tuple[Path, ...] = ()  # stores of rooms (film strips), robots or films; or the folder of published films
     rivals: tuple[Path, ...] = ()  # other checkpoints or runs, which suites of places ask the same beside it
     device: Literal["cpu", "cuda"] = "cpu"  # where the model lies: suites of films can be asked on a GPU
+    diagnose: bool = False  # ask goals in Two Rooms again with the truth in place of each part: which loses the points?
 
     def run(self) -> Outcome:
         """Ask it."""
@@ -280,7 +281,9 @@ class Eval(Heavy):
         words += ("--rivals", *map(str, self.rivals)) if self.rivals else ()
         stores, pairs = given(SUITES[self.suite], self.data)
         words += ("--device", self.device) if self.device != "cpu" else ()
-        asked = checkpoint_in(self.checkpoint), Question(self.suite, self.seed, self.n, device=self.device)
+        words += ("--diagnose",) if self.diagnose else ()
+        question = Question(self.suite, self.seed, self.n, device=self.device, diagnose=self.diagnose)
+        asked = checkpoint_in(self.checkpoint), question
         with Bars() as bars:
             report = ask_about(*asked, stores, bars, (shlex.join(words),), pairs, self.rivals)
         write_report(self.out, report)

@@ -19,6 +19,7 @@ from ami.evaluation.decoder import fit_decoder
 from ami.evaluation.report import Checkpoint, Code, Report, this_machine
 from ami.evaluation.report import Suite as SuiteName
 from ami.evaluation.suites import SUITES
+from ami.evaluation.suites.diagnosed import diagnosed
 from ami.evaluation.suites.robots import NextLatent
 from ami.models import checkpoint
 from ami.types import Clip, WorldModel
@@ -33,6 +34,7 @@ class Question:
     n: int | None = None  # episodes a benchmark, in place of the suite's number
     baseline_n: int | None = 25  # at most so many for baselines that plan: each costs as much as the model
     device: str = "cpu"  # where the model lies
+    diagnose: bool = False  # with the truth in place of one part of the agent after another
 
 
 def suite_named(name: str) -> Suite:
@@ -64,6 +66,8 @@ def ask(
     them the same; ``curves`` are the training's metrics.
     """
     suite = suite_named(question.suite)
+    if question.diagnose:
+        suite = diagnosed(suite)
     device = _device(suite, question.device)
     model, came_from = checkpoint.load(folder).to(device), checkpoint.read_provenance(folder)
     decode = None if rooms is None else fit_decoder(model, rooms)

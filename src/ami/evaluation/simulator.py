@@ -19,7 +19,7 @@ from ami.worlds.task import Task
 from ami.worlds.tasks import TASKS
 
 
-class _Simulator(WorldModel):
+class Simulator(WorldModel):
     """The one kind of model that may read ``Clip.truth``: its latent is the state, as one token unless it says more."""
 
     def encode(self, clip: Clip) -> Latent:
@@ -51,7 +51,7 @@ class _Simulator(WorldModel):
         return (future.values - true.values).square().sum((-1, -2))
 
 
-class RoomsSimulator(_Simulator):
+class RoomsSimulator(Simulator):
     """Two Rooms itself. Its latent is the truth, one token (agent x, agent y, wall x, door y) in px.
 
     Every row carries its own layout, and a goal is encoded with the layout of its row, so a distance between latents
@@ -82,7 +82,7 @@ class RoomsSimulator(_Simulator):
         return Rooms(wall, door).render(np.stack([x, y], -1)).reshape(*latent.times.shape, SIZE, SIZE, 3)
 
 
-class TaskSimulator(_Simulator):
+class TaskSimulator(Simulator):
     """The simulator of a task, which is put into each row's state and run from there, one row after another."""
 
     def __init__(self, task: Task) -> None:
@@ -116,7 +116,7 @@ def simulator_of(body: str) -> RoomsSimulator | TaskSimulator | None:
     return TaskSimulator(TASKS[body]()).eval() if body in TASKS else None
 
 
-class IPhyreSimulator(_Simulator):
+class IPhyreSimulator(Simulator):
     """I-PHYRE's own simulator, told of a game at its beginning as any other model is, and played from there."""
 
     embodiments: Mapping[str, Embodiment] = {iphyre.BODY.name: iphyre.BODY}

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 
 from ami.agent import Agent, perceive
 from ami.evaluation.benchmark import Answer, Asking, Benchmark, Suite
+from ami.evaluation.oracle import Knowing
 from ami.evaluation.simulator import RoomsSimulator
 from ami.evaluation.strips import Strip
 from ami.evaluation.suites.reaching import Distances, results, telling
@@ -143,7 +144,7 @@ class RoomsBenchmark:
     def pairs(self, seed: int, n: int) -> Pairs:
         """The first ``n`` pairs of an evaluation seed."""
         drawn = [
-            sample_pairs(self.family, 1, self._rng(seed, row, _PAIR), cross_room=self.cross_room, apart=self.apart)
+            sample_pairs(self.family, 1, self.rng(seed, row, _PAIR), cross_room=self.cross_room, apart=self.apart)
             for row in range(n)
         ]
         return Pairs.of(drawn)
@@ -164,15 +165,15 @@ class RoomsBenchmark:
 
     def plan(self, model: WorldModel, pairs: Pairs, asking: Asking, what: str = "model") -> Played:
         """Let ``model`` find its ways by planning; the simulator is shown the truth, any other model the pictures."""
-        knows = isinstance(model, RoomsSimulator)
         # The simulator's arithmetic is the same in any grouping, so it may plan many episodes in one call.
-        search = replace(self.planner, together=32) if knows else self.planner
-        background = pairs.rooms.background()
+        together = 32 if isinstance(model, RoomsSimulator) else self.planner.together
+        goal = perceive(model, _shown_to(model, pairs.rooms)(pairs.goal, 0))
+        agent = self.agent(model, goal, replace(self.planner, together=together), asking.seed)
+        return self.follow(agent, pairs, asking, what)
 
-        def seen(position: np.ndarray, step: int) -> Clip:
-            return _clip(pairs.rooms, position, step, None if knows else background)
-
-        agent = self._agent(model, perceive(model, seen(pairs.goal, 0)), search, asking.seed)
+    def follow(self, agent: Agent, pairs: Pairs, asking: Asking, what: str) -> Played:
+        """Let an agent go its ways."""
+        seen = _shown_to(agent.model, pairs.rooms)
         state, first, calls = None, None, 0
 
         def choose(position: np.ndarray, step: int) -> np.ndarray:
@@ -186,7 +187,7 @@ class RoomsBenchmark:
         played = self.play(pairs, choose)
         return replace(played, imagined=first, model_calls=calls)
 
-    def _agent(self, model: WorldModel, goal: Latent, search: SamplingSettings, seed: int) -> Agent:
+    def agent(self, model: WorldModel, goal: Latent, search: SamplingSettings, seed: int) -> Agent:
         """Who is asked: it goes where the goal's latent is near."""
         path, last, nearest = self.weights
         return Agent(
@@ -211,7 +212,7 @@ class RoomsBenchmark:
 
     def _baselines(self, model: WorldModel, pairs: Pairs, asking: Asking) -> Mapping[str, Played]:
         draws = np.stack(
-            [self._rng(asking.seed, row, _RANDOM).uniform(-1.0, 1.0, (self.steps, 2)) for row in range(len(pairs))], 1
+            [self.rng(asking.seed, row, _RANDOM).uniform(-1.0, 1.0, (self.steps, 2)) for row in range(len(pairs))], 1
         )
         played = {
             "random": self.play(pairs, lambda position, step: draws[step]),
@@ -251,23 +252,41 @@ class RoomsBenchmark:
             )
         return tuple(strips)
 
-    def _rng(self, seed: int, row: int, use: int) -> np.random.Generator:
+    def rng(self, seed: int, row: int, use: int) -> np.random.Generator:
+        """The source of what is drawn for a row; each use has its own."""
         return np.random.default_rng((_KEY, FAMILIES.index(self.family), int(self.cross_room), seed, row, use))
 
 
 def shown(rooms: Rooms, position: np.ndarray) -> Clip:
     """The picture of each room with the agent at a position, as a clip of one step."""
-    return _clip(rooms, position, 0, rooms.background())
+    return _pictures(rooms.background(), position, 0)
 
 
-def _clip(rooms: Rooms, position: np.ndarray, step: int, background: np.ndarray | None) -> Clip:
-    """What is seen at one step: the picture, or the truth where there is no background to draw on."""
-    times = torch.full((len(rooms), 1), step * EMBODIMENT.step_seconds)
-    if background is None:
-        truth = np.stack([*position.T, rooms.wall, rooms.door], -1)[:, None]
-        return Clip(EMBODIMENT.name, times, truth=torch.from_numpy(truth).float())
+def _shown_to(model: WorldModel, rooms: Rooms) -> Callable[[np.ndarray, int], Clip]:
+    """What is seen from positions at a step: pictures, and the truth by those alone who may know it."""
+    if isinstance(model, RoomsSimulator):
+        return lambda position, step: _state(rooms, position, step)
+    background = rooms.background()
+    if isinstance(model, Knowing):
+        return lambda position, step: replace(
+            _pictures(background, position, step), truth=_state(rooms, position, step).truth
+        )
+    return lambda position, step: _pictures(background, position, step)
+
+
+def _state(rooms: Rooms, position: np.ndarray, step: int) -> Clip:
+    truth = np.stack([*position.T, rooms.wall, rooms.door], -1)[:, None]
+    return Clip(EMBODIMENT.name, _times(len(rooms), step), truth=torch.from_numpy(truth).float())
+
+
+def _pictures(background: np.ndarray, position: np.ndarray, step: int) -> Clip:
     picture = torch.from_numpy(draw_agent(background, position))
-    return Clip(EMBODIMENT.name, times, video=picture[:, None, None].permute(0, 1, 2, 5, 3, 4))
+    video = picture[:, None, None].permute(0, 1, 2, 5, 3, 4)
+    return Clip(EMBODIMENT.name, _times(len(position), step), video=video)
+
+
+def _times(rows: int, step: int) -> Float[torch.Tensor, "rows 1"]:
+    return torch.full((rows, 1), step * EMBODIMENT.step_seconds)
 
 
 def _episode(pairs: Pairs, played: Played, row: int) -> dict[str, Any]:

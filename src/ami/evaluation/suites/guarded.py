@@ -54,7 +54,7 @@ class GuardrailBenchmark:
         """Ask ``model`` about ``n`` fresh pairs in different rooms; without the guardrail it is a baseline."""
         if EMBODIMENT.name not in model.reaches:
             raise ValueError(f"{self.name} asks a model that has learned ways, and this one has not")
-        drawn = [self._pair(WALL._rng(asking.seed, row, _FORBIDDEN)) for row in range(n)]
+        drawn = [self._pair(WALL.rng(asking.seed, row, _FORBIDDEN)) for row in range(n)]
         pairs = Pairs.of([each[:3] for each in drawn])
         forbidden, read = np.stack([each[3] for each in drawn]), self._readout(model, asking.seed)
         began = time.perf_counter()
@@ -88,7 +88,7 @@ class GuardrailBenchmark:
         return {"violations": entered, "success_ever": played.reached, "success_end": played.ended}
 
     def _readout(self, model: WorldModel, seed: int) -> Readout:
-        rng = WALL._rng(seed, 0, _LABELLED)
+        rng = WALL.rng(seed, 0, _LABELLED)
         rooms = sample_rooms("wall", self.labelled, rng)
         places = sample_positions(rooms, rng)
         latents = perceive(model, shown(rooms, places), together=64)

@@ -54,7 +54,7 @@ class WaysBenchmark(RoomsBenchmark):
         """The first ``n`` pairs of an evaluation seed."""
         if not self.ahead:
             return super().pairs(seed, n)
-        return Pairs.of([self._of_walk(self._rng(seed, row, _WALK)) for row in range(n)])
+        return Pairs.of([self._of_walk(self.rng(seed, row, _WALK)) for row in range(n)])
 
     def _of_walk(self, rng: np.random.Generator) -> tuple[Rooms, np.ndarray, np.ndarray]:
         while True:
@@ -63,9 +63,10 @@ class WaysBenchmark(RoomsBenchmark):
             if rooms.distance(walk[0], walk[-1])[0] >= self.apart:
                 return rooms, walk[0], walk[-1]
 
-    def _agent(self, model: WorldModel, goal: Latent, search: SamplingSettings, seed: int) -> Agent:
+    def agent(self, model: WorldModel, goal: Latent, search: SamplingSettings, seed: int) -> Agent:
+        """Who is asked: it counts steps to go, where the model has learned to."""
         if EMBODIMENT.name not in model.reaches:
-            return super()._agent(model, goal, search, seed)
+            return super().agent(model, goal, search, seed)
         return self.ways.agent(model, EMBODIMENT.name, goal, seed)
 
     @property
@@ -125,7 +126,7 @@ class NoPlanBenchmark:
     def pairs(self, seed: int, n: int) -> Pairs:
         """The first ``n`` pairs of an evaluation seed; sealed ones are the others with their doors shut."""
         kind = SEALED if self.sealed else "wall"
-        return Pairs.of([sample_pairs(kind, 1, WALL._rng(seed, row, _NO_PLAN), cross_room=True) for row in range(n)])
+        return Pairs.of([sample_pairs(kind, 1, WALL.rng(seed, row, _NO_PLAN), cross_room=True) for row in range(n)])
 
     def _none(self, model: WorldModel, n: int, asking: Asking) -> Bool[np.ndarray, "n"]:
         pairs = self.pairs(asking.seed, n)
