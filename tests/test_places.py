@@ -214,3 +214,14 @@ def test_it_says_what_it_cannot_do_without(clip: Clip, tmp_path: Path) -> None:
         Revisits(made.config.dim).losses(made, replace(clip, depth=None), torch.Generator())
     with pytest.raises(ValueError, match="no JEPA of places of size 'vast'"):
         sized({NAME: BODY}, "vast")
+
+
+@torch.no_grad()
+def test_a_step_is_doubted_as_it_was_learned_to_be(clip: Clip) -> None:
+    made = model()
+    made.strides[NAME].out.weight.zero_()
+    made.strides[NAME].out.bias[3:] = -9.0  # of bodies that hardly ever slip, however small they are
+    belief = made.believe(None, made.encode(clip.between(0, 2)), clip.actions[:, :1], NAME)
+    spread = belief.recurrent[:, -9:].unflatten(1, (3, 3)).diagonal(dim1=1, dim2=2)
+    assert (spread > 0).all()
+    assert (spread.sum(1) < 3.1 * np.exp(-9.0)).all()

@@ -63,9 +63,9 @@ class Walked:
     def from_near(self, rows: Int[np.ndarray, "k"], poses: Float[np.ndarray, "k view 3"]) -> Float[Tensor, "k view 3"]:
         """True poses where one believes them who is told how each lies from where one was when nearest to it.
 
-        A frame is a choice, and every pose that was believed is one: so a map counts as right that is bent a little,
-        as one is that nobody told a pose. Source: Sibley, Mei, Reid and Newman 2009, "Adaptive relative bundle
-        adjustment".
+        Who was told no pose has a map that is bent a little and turned, so any one frame for all of it puts far
+        places beside themselves; each pose that was believed is a frame for what is near it. Source: Sibley, Mei, Reid
+        and Newman 2009, "Adaptive relative bundle adjustment".
         """
         asked, been = (torch.from_numpy(each).float() for each in (poses, self.poses[rows, : self.now + 1]))
         nearest = torch.cdist(asked[..., :2], been[..., :2]).argmin(-1)

@@ -47,10 +47,10 @@ class Layout:
         return (
             f"recall/walls, recall/objects: after one walk of {self.steps} steps through a maze of 5 x 5 cells, poses "
             "told as in recall/marker: of two pictures of each inner edge from both its sides, with a wall and "
-            "without, the pair that "
-            f"fits better; and of 100 places (4 in each cell) for each post seen in {_SEEN} columns or more, the one "
-            "at which pictures with it, from three poses in its cell, fit better than those of nothing and of a post "
-            "of any other colour by most, no two posts at one place: how far off it is, in cells.",
+            "without, the pair that fits better; and of 100 places (4 in each cell) for each post seen in "
+            f"{_SEEN} columns or more, the one at which pictures with it, from three poses in its cell, fit better "
+            "than those of nothing and of a post of any other colour by most, no two posts at one place: how far off "
+            "it is, in cells.",
             "recall/loop-closure: at each step within 0.35 m and 30 degrees of one more than 100 steps before, the "
             "earlier step whose believed pose and latent are nearest must be within 0.5 m and 30 degrees of the true "
             "pose. 'latent' looks at latents alone, 'pose' at believed poses alone.",
