@@ -204,7 +204,7 @@ def test_what_does_not_fit_is_refused_in_a_sentence(clip: Clip) -> None:
     made = model()
     assert clip.video is not None
     with pytest.raises(ValueError, match="this model is built for one of 64 x 64"):
-        made.encode(clip.with_video(clip.video[..., :32, :32]))
+        made.encode(replace(clip, video=clip.video[..., :32, :32]))
     with pytest.raises(ValueError, match="needs actions of shape"):
         made.believe(None, made.encode(clip), clip.actions[:, :3], BODY.name)
     with pytest.raises(ValueError, match="screens are put before pictures"):

@@ -71,10 +71,6 @@ class Clip:
         """The same clip on another device."""
         return replace(self, **{k: v.to(device) for k, v in _tensors(self).items()})
 
-    def with_video(self, video: UInt8[Tensor, "batch time frames 3 height width"]) -> Clip:
-        """The same clip with other pictures."""
-        return replace(self, video=video)
-
     def rows(self, index: slice | Tensor) -> Clip:
         """Some of the rows, in the order of ``index``."""
         return replace(self, **{k: v[index] for k, v in _tensors(self).items()})
@@ -217,6 +213,10 @@ class WorldModel(nn.Module):
     def reachable(self, now: Latent, goal: Latent, embodiment: str) -> Float[Tensor, "batch time"]:
         """How likely it is, 0 to 1, that any way leads from each step of ``now`` to the one step of ``goal``."""
         raise ValueError(f"this model has not learned whether any way leads for '{embodiment}'; see its `judges`")
+
+    def landmarks(self, embodiment: str) -> Latent | None:
+        """Moments of the place where an embodiment always is, a row each; ``None`` where none are kept."""
+        return None
 
     def propose(self, belief: Belief, goal: Latent, horizon: int) -> Float[Tensor, "batch horizon action"]:
         """What to do to get to the one step of ``goal``, without a search: a first guess for one."""

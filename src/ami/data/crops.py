@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -53,7 +53,7 @@ class Crop:
             small = functional.interpolate(seen, (self.side, self.side), mode="bilinear", antialias=True)
             flipped = chances[row, 4] < self.flip
             made[row] = (small.flip(-1) if flipped else small).unflatten(0, video.shape[1:3])
-        return clip.with_video(made)
+        return replace(clip, video=made)
 
     def windows(self, side: int, chances: Float[np.ndarray, "batch 5"]) -> list[tuple[int, int, int, int]]:
         """Top, left, height and width of each row's window, in px of a picture of ``side``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +84,7 @@ class Views(Over):
             video if number < len(self.store) else _change(video, np.random.default_rng((0x56, int(number))))
             for number, video in zip(index[:, 0], clip.video, strict=True)
         ]
-        return clip.with_video(torch.stack(seen))
+        return replace(clip, video=torch.stack(seen))
 
 
 def _change(

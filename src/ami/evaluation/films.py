@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from jaxtyping import UInt8
@@ -55,7 +57,7 @@ def _beside(model: WorldModel, clip: Clip) -> Clip:
     """The clip where the model lies; pictures go to a GPU from pinned memory, so that nobody waits for them."""
     where = parallel.device_of(model)
     if where.type == "cuda" and clip.video is not None:
-        clip = clip.with_video(clip.video.pin_memory().to(where, non_blocking=True))
+        clip = replace(clip, video=clip.video.pin_memory().to(where, non_blocking=True))
     return clip.to(where)
 
 
