@@ -312,6 +312,18 @@ def test_a_plan_says_where_no_way_is_believed_to_lead(ami, tmp_path: Path) -> No
     assert "no plan was found: unreachable" in ami("plan", tmp_path / "sealed", *asked).out
 
 
+def test_a_plan_says_how_far_off_its_steps_may_be(ami, tmp_path: Path) -> None:
+    for folder, names in (("sure", ()), ("unsure", (EMBODIMENT.name,))):
+        model = JEPA(sized("baby", {EMBODIMENT.name: EMBODIMENT}, unsure=names))
+        checkpoint.save(tmp_path / folder, model, checkpoint.Provenance("test", checkpoint.CodeVersion("0")))
+    asked = "--world", "two-rooms/wall", "--horizon", 3
+    assert ami("plan", tmp_path / "sure", *asked, "--json").document["unsure"] is None
+    told = ami("plan", tmp_path / "unsure", *asked, "--json").document["unsure"]
+    assert len(told) == 3
+    assert 0 < told[0] < told[1] < told[2]
+    assert f"off by {told[2] ** 0.5:.2f} deviations" in ami("plan", tmp_path / "unsure", *asked).out
+
+
 def test_a_plan_in_a_world_may_have_a_goal_of_ones_own_and_a_budget(ami, made: Path, tmp_path: Path) -> None:
     pairs = RoomsBenchmark("door").pairs(3, 1)
     Image.fromarray(pairs.rooms.render(pairs.goal)[0]).save(tmp_path / "goal.png")

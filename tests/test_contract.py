@@ -322,3 +322,35 @@ def test_who_says_that_it_reaches_is_asked_how_far():
     ):
         with pytest.raises(ContractError, match=message):
             check(Reaching(fault), a_clip())
+
+
+class Hesitating(Good):
+    """Ever less sure of what it imagines, by the same for every step; ``fault`` says what is wrong with it."""
+
+    def __init__(self, fault=""):
+        super().__init__()
+        self.unsure, self.fault = ("point",), fault
+
+    def uncertainty(self, imagined, actions, embodiment):
+        expected = torch.ones_like(imagined.times).cumsum(1)
+        return {
+            "negative": expected - 2,
+            "falls": expected.flip(1),
+            "shape": expected[:, :1],
+            "ahead": expected + imagined.steps,
+            "NaN": expected / 0 * 0,
+        }.get(self.fault, expected)
+
+
+def test_who_says_that_it_is_unsure_is_asked_how_much():
+    check(Hesitating(), a_clip())
+    check(Hesitating("negative"), a_clip("film"))  # nobody acts in a film, and it does not say that it is unsure there
+    for fault, message in (
+        ("negative", "below none"),
+        ("falls", "fell along the path"),
+        ("shape", "uncertainty"),
+        ("ahead", "looks ahead"),
+        ("NaN", "not finite"),
+    ):
+        with pytest.raises(ContractError, match=message):
+            check(Hesitating(fault), a_clip())

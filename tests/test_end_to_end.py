@@ -27,7 +27,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[WorldModel, WorldMod
     folder = tmp_path_factory.mktemp("end-to-end")
     store = Store.create(folder / "walks", rooms.EMBODIMENT, rooms.TRUTH)
     store.append(rooms.collect("fixed", 80, 64, seed=0))
-    recipe = baby([store], 0, BabySettings(steps=160, refine=250, batch=32))
+    recipe = baby([store], 0, BabySettings(steps=160, refine=250, unsure=40, batch=32))
     return checkpoint.load(train(recipe, folder / "run")), recipe.build().eval()
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ami.data.crops import Crop, uncut
 from ami.data.episodes import Episode, Store
@@ -65,6 +66,17 @@ def test_whether_any_way_leads_is_learned_where_a_place_was_walked_twice(rooms: 
     assert not once.judges
 
 
+def test_how_far_off_it_may_be_is_learned_last_and_changes_nothing_else(rooms: Store, tmp_path: Path) -> None:
+    settings = replace(TINY, reach=3, reach_batch=16, enough=10)
+    sure = checkpoint.load(train(baby([rooms], 0, settings), tmp_path / "sure"))
+    unsure = checkpoint.load(train(baby([rooms], 0, replace(settings, unsure=3)), tmp_path / "unsure", log_every=1))
+    assert sure.unsure == ()
+    assert unsure.unsure == ("two-rooms",)
+    learned = unsure.state_dict()
+    assert all(torch.equal(learned[name], held) for name, held in sure.state_dict().items())
+    assert {"two-rooms/unsure", "two-rooms/whence"} <= set(read_metrics(tmp_path / "unsure")[-1])
+
+
 def test_a_baby_learns_from_all_there_is_in_whatever_order_it_comes(
     rooms: Store, films: Store, robots: Store, tmp_path: Path
 ) -> None:
@@ -109,7 +121,9 @@ def test_ways_are_learned_from_as_many_latents_as_a_belief_holds(rooms: Store, t
     model = checkpoint.load(train(recipe, tmp_path / "run", log_every=1))
     assert isinstance(model, JEPA)
     assert (model.config.window, model.reaches) == (2, ("two-rooms",))
-    assert {clip.steps for clip in recipe.stages[2].loader(model).batch(0)} == {5}  # three moments, start and goal
+    seen, joined = (stage.loader(model) for stage in recipe.stages[1:])
+    assert {clip.steps for clip in joined.batch(0)} == {5}  # three moments, start and goal
+    assert joined.sources[0].store.store is seen.sources[0].store  # each frame is encoded once for both
     assert read_metrics(tmp_path / "run")[-1]["two-rooms/reach"] > 0
 
 
@@ -305,7 +319,7 @@ def test_gauges_look_at_what_is_held_out(rooms: Store, films: Store) -> None:
 def test_real_robot_episodes_teach_a_bridge(shared_data: Path, tmp_path: Path) -> None:
     ingest([shared_data / "robot"], tmp_path / "store")
     store = Store.open(tmp_path / "store")
-    settings = BabySettings(steps=25, refine=40, batch=16, refine_batch=64)
+    settings = BabySettings(steps=25, refine=40, unsure=0, batch=16, refine_batch=64)
     model = checkpoint.load(train(bridge([store], 0, settings), tmp_path / "run"))
     train_side, held = sides(store)
     results = {result.metric: result for result in NextLatent().run(model, held_out_clip(store, held))}

@@ -16,6 +16,7 @@ TINY = BabySettings(
     precision="fp32",  # so that golden comparisons hold on any silicon
     steps=6,
     refine=6,
+    unsure=0,
     clip=6,
     batch=8,
     small_batch=4,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -140,16 +140,12 @@ class Belief:
         return self._each_row(lambda tensor: tensor.repeat_interleave(times, dim=0))
 
     def _each_row(self, change: Callable[[Tensor], Tensor]) -> Belief:
-        def latent(held: Latent) -> Latent:
-            return Latent(change(held.values), change(held.times))
+        def each(held: Any) -> Any:
+            if isinstance(held, Latent):
+                return Latent(change(held.values), change(held.times))
+            return change(held) if isinstance(held, Tensor) else held
 
-        return Belief(
-            self.embodiment,
-            latent(self.latents),
-            None if self.actions is None else change(self.actions),
-            None if self.recurrent is None else change(self.recurrent),
-            None if self.recalled is None else latent(self.recalled),
-        )
+        return Belief(**{name: each(held) for name, held in vars(self).items()})
 
 
 class WorldModel(nn.Module):
@@ -161,6 +157,7 @@ class WorldModel(nn.Module):
     frames: int = 1  # video frames in a step
     reaches: tuple[str, ...] = ()  # embodiments for which ``reach`` and ``propose`` answer
     judges: tuple[str, ...] = ()  # those of them for which ``reachable`` answers
+    unsure: tuple[str, ...] = ()  # embodiments for which ``uncertainty`` answers
     lives: tuple[str, ...] = ()  # embodiments whose films it lives through step by step, told of actions or not
     places: tuple[str, ...] = ()  # embodiments for which ``where``, ``look`` and ``recognise`` answer
     picture: int | None = None  # px on a side of the pictures it was built for; None: any
@@ -221,6 +218,12 @@ class WorldModel(nn.Module):
     def propose(self, belief: Belief, goal: Latent, horizon: int) -> Float[Tensor, "batch horizon action"]:
         """What to do to get to the one step of ``goal``, without a search: a first guess for one."""
         raise ValueError(f"this model has not learned what to do first as '{belief.embodiment}'; see its `reaches`")
+
+    def uncertainty(
+        self, imagined: Latent, actions: Float[Tensor, "batch horizon action"], embodiment: str
+    ) -> Float[Tensor, "batch horizon"]:
+        """The mean square by which it expects each imagined step to be off, in the tokens that actions move."""
+        raise ValueError(f"this model has not learned how unsure it is for '{embodiment}'; see its `unsure`")
 
     def where(self, belief: Belief) -> Float[Tensor, "batch pose"]:
         """Where it believes to be, from where the belief began. A model may leave out this and the next four."""
@@ -304,10 +307,7 @@ class Guardrail:
         """How far each future goes beyond the bounds, summed over its steps; 0 where all of it is allowed."""
         measured = self.measure(imagined, actions)
         if measured.shape != actions.shape[:2]:
-            raise ValueError(
-                f"the guardrail {self.name!r} measured {tuple(measured.shape)}, not one number for each of the "
-                f"{tuple(actions.shape[:2])} imagined steps"
-            )
+            raise ValueError(f"the guardrail {self.name!r} measured {tuple(measured.shape)}, not one number a step")
         return ((measured - self.high).clamp_min(0) + (self.low - measured).clamp_min(0)).sum(1)
 
     def rows(self, index: slice | Tensor) -> Guardrail:
@@ -396,5 +396,4 @@ class Result:
 
 
 def _tensors(clip: Clip) -> dict[str, Tensor]:
-    named = ((field.name, getattr(clip, field.name)) for field in fields(clip))
-    return {name: value for name, value in named if isinstance(value, Tensor)}
+    return {name: value for name, value in vars(clip).items() if isinstance(value, Tensor)}

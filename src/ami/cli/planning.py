@@ -23,7 +23,7 @@ from ami.evaluation.suites.reaching import BY_WAYS
 from ami.evaluation.suites.ways import NoPlanBenchmark
 from ami.models import checkpoint
 from ami.planning.anytime import Anytime
-from ami.planning.costs import DOUBTED, Doubt, GoalDistance, StepsToGo
+from ami.planning.costs import DOUBTED, Doubt, GoalDistance, StepsToGo, Unsure
 from ami.planning.landmarks import Landmarks, StepsThrough
 from ami.planning.sampling import SamplingPlanner
 from ami.types import Clip, Plan, WorldModel
@@ -59,7 +59,7 @@ def plan(
         assert goal is not None
         assert side is not None, "who acts sees pictures of one size"
         made, took = ask(body, read_picture(start, side), read_picture(goal, side))
-        return {"start": str(start), "goal": str(goal), **_document(made, took, body, seed)}
+        return {"start": str(start), "goal": str(goal), **_document(model, made, took, body, seed)}
     body = embodiment or rooms.EMBODIMENT.name
     if body not in model.embodiments:
         known = ", ".join(model.embodiments)
@@ -70,14 +70,14 @@ def plan(
     now, wanted = (pairs.rooms.render(place)[0] for place in (pairs.start, pairs.goal))
     if goal is not None:
         made, took = ask(body, now, read_picture(goal, rooms.SIZE))
-        return {"world": world, "goal": str(goal), **_document(made, took, body, seed)}
+        return {"world": world, "goal": str(goal), **_document(model, made, took, body, seed)}
     made, took = ask(body, now, wanted)
     position = pairs.start
     for action in made.actions[0].numpy(force=True):
         position = pairs.rooms.step(position, action[None])[-1]
     return {
         "world": world,
-        **_document(made, took, body, seed),
+        **_document(model, made, took, body, seed),
         "pixels_to_go": float(np.linalg.norm(pairs.goal - pairs.start)),
         "pixels_left": float(np.linalg.norm(pairs.goal - position)),
     }
@@ -92,6 +92,8 @@ def shown(held: dict[str, Any]) -> Group:
         f"imagined cost {held['imagined_cost']:.4g} after {held['model_calls']} futures in "
         f"{held['milliseconds']:.0f} ms"
     ]
+    if held["unsure"]:
+        said.append(f"the end may be off by {held['unsure'][-1] ** 0.5:.2f} deviations of what is perceived")
     if "pixels_left" in held:
         said.append(
             f"done in the true world, without another look, it ends {held['pixels_left']:.1f} px from the goal, "
@@ -147,13 +149,15 @@ def _search(
     return made, 1000 * (time.perf_counter() - began)
 
 
-def _document(made: Plan, took: float, body: str, seed: int) -> dict[str, Any]:
+def _document(model: WorldModel, made: Plan, took: float, body: str, seed: int) -> dict[str, Any]:
+    unsure = Unsure.of(model, body)
     return {
         "embodiment": body,
         "seed": seed,
         "actions": made.actions[0].tolist(),
         "why": (made.why or ("",))[0],
         "imagined_cost": float(made.cost[0]),
+        "unsure": None if unsure is None else unsure.uncertainty(made.imagined, made.actions)[0].tolist(),
         "model_calls": made.model_calls,
         "milliseconds": took,
     }

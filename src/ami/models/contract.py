@@ -5,8 +5,8 @@ Run it on a model of your own with a clip of real experience: ``check(model, cli
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -14,16 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ami.models.answers import ContractError, chosen, leaves, parts, same, sound, unchanged
 from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
 
 _T = TypeVar("_T")
-# Two answers that should agree may differ by this much of their largest value: batches of other sizes round otherwise.
-_TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}
-_COARSE = 3e-2  # for 16-bit numbers
-
-
-class ContractError(ValueError):
-    """A model broke a promise; the sentence says which and what was seen."""
 
 
 def check(model: WorldModel, clip: Clip, *, actions_matter: bool = True, differentiable: bool = True) -> None:
@@ -101,7 +95,7 @@ class _Run:
 
     def encode(self, clip: Clip) -> Latent:
         latent = self._ask("encode", Latent, lambda: self.model.encode(clip), clip)
-        _sound("encode", latent.values, (len(clip), clip.steps, *self.shape))
+        sound("encode", latent.values, (len(clip), clip.steps, *self.shape))
         return latent
 
     def believe(self, belief: Belief | None, stop: int) -> Belief:
@@ -120,21 +114,21 @@ class _Run:
         future = self._ask("predict", Latent, lambda: self.model.predict(belief, actions, horizon), belief, actions)
         if future.values.ndim == 4 and future.steps == belief.latents.steps + horizon:
             raise ContractError(f"predict for {horizon} steps gave {future.steps}: the past again and then the future")
-        _sound("predict", future.values, (len(belief), horizon, *self.shape))
+        sound("predict", future.values, (len(belief), horizon, *self.shape))
         return future
 
     def energy(self, belief: Belief, actions: Tensor | None, future: Latent) -> Tensor:
         inputs = belief, actions, future
         energy = self._ask("energy", Tensor, lambda: self.model.energy(*inputs), *inputs)
-        _sound("energy", energy, (len(belief), future.steps))
+        sound("energy", energy, (len(belief), future.steps))
         return energy
 
     def _ask(self, verb: str, kind: type[_T], question: Callable[[], Any], *inputs: Any) -> _T:
         """Ask, and see that neither inputs nor model were written to: the caller still owns what it handed over."""
         watched = (inputs, tuple(self.model.buffers()))
-        before = [tensor.clone() for tensor in _leaves(watched)]
+        before = [tensor.clone() for tensor in leaves(watched)]
         answer = question()
-        if not all(_unchanged(old, new) for old, new in zip(before, _leaves(watched), strict=True)):
+        if not all(unchanged(old, new) for old, new in zip(before, leaves(watched), strict=True)):
             raise ContractError(f"{verb} mutates its input or the model's buffers; it must make new tensors instead")
         if not isinstance(answer, kind):
             raise ContractError(f"{verb} returned a {type(answer).__name__}; a {kind.__name__} was wanted")
@@ -146,7 +140,7 @@ def latents_are_well_formed(run: _Run) -> None:
     latent, clip = run.seen, run.clip
     if latent.times.shape != clip.times.shape or not torch.equal(latent.times, clip.times):
         raise ContractError("encode must give each latent the time of its step; hand on the clip's times")
-    if _same(latent.values, latent.values[:1].expand_as(latent.values)):
+    if same(latent.values, latent.values[:1].expand_as(latent.values)):
         raise ContractError(
             "encode gave every row the same latents: the model has collapsed, or the clip's rows do not differ"
         )
@@ -156,14 +150,14 @@ def answers_repeat(run: _Run) -> None:
     """Asked again, also after being asked something else, a model answers the same: it hides no state and no dice."""
     backwards = torch.arange(len(run.clip)).flip(0)
     run.encode(run.clip.rows(backwards))
-    run.predict(run.belief.rows(backwards), _rows(run.actions, backwards), run.horizon)
+    run.predict(run.belief.rows(backwards), chosen(run.actions, backwards), run.horizon)
     pairs = {
         "encode": (run.encode(run.clip).values, run.seen.values),
         "predict": (run.predict(run.belief, run.actions, run.horizon).values, run.future.values),
         "energy": (run.energy(run.belief, run.actions, run.truth), run.energy(run.belief, run.actions, run.truth)),
     }
     for verb, (again, first) in pairs.items():
-        if not _same(again, first):
+        if not same(again, first):
             raise ContractError(f"{verb} gave two answers to one question; it must be deterministic in evaluation mode")
 
 
@@ -173,7 +167,7 @@ def encoding_never_peeks(run: _Run) -> None:
         return
     last = run.clip.steps - 1
     other = {}
-    for name, tensor in _parts(run.clip):
+    for name, tensor in parts(run.clip):
         # An action leads to a step, so the last action belongs to the last step. The intrinsics have no steps.
         if name not in ("times", "intrinsics", "truth"):
             end = 255 - tensor[:, -1:] if tensor.dtype == torch.uint8 else tensor[:, -1:].roll(1, 0)
@@ -181,7 +175,7 @@ def encoding_never_peeks(run: _Run) -> None:
     changed = run.encode(replace(run.clip, **other))
     short = run.encode(run.clip.between(0, last))
     for latent in (changed, short):
-        if not _same(latent.values[:, :last], run.seen.values[:, :last]):
+        if not same(latent.values[:, :last], run.seen.values[:, :last]):
             raise ContractError("encode looks into the future: another last step changed the latents of earlier steps")
 
 
@@ -192,7 +186,7 @@ def rows_never_talk(run: _Run) -> None:
     """
     order = torch.arange(len(run.clip))
     for rows in (order.flip(0), order[:1], order.repeat_interleave(2)):
-        belief, actions = run.belief.rows(rows), _rows(run.actions, rows)
+        belief, actions = run.belief.rows(rows), chosen(run.actions, rows)
         truth = Latent(run.truth.values[rows], run.truth.times[rows])
         pairs = {
             "encode": (run.encode(run.clip.rows(rows)).values, run.seen.values[rows]),
@@ -200,7 +194,7 @@ def rows_never_talk(run: _Run) -> None:
             "energy": (run.energy(belief, actions, truth), run.energy(run.belief, run.actions, run.truth)[rows]),
         }
         for verb, (alone, together) in pairs.items():
-            if not _same(alone, together):
+            if not same(alone, together):
                 raise ContractError(f"{verb} lets rows talk: a row's answer changed with the other rows of its batch")
 
 
@@ -219,8 +213,8 @@ def beliefs_go_on(run: _Run) -> None:
     pieces = run.believe(run.believe(None, run.past - 1), run.past)
     if pieces.embodiment != belief.embodiment:
         raise ContractError(f"believe went on from {belief.embodiment!r} and holds {pieces.embodiment!r}")
-    one, two = list(_leaves(belief)), list(_leaves(pieces))
-    if len(one) != len(two) or not all(_same(a, b) for a, b in zip(one, two, strict=True)):
+    one, two = list(leaves(belief)), list(leaves(pieces))
+    if len(one) != len(two) or not all(same(a, b) for a, b in zip(one, two, strict=True)):
         raise ContractError("believe in two pieces gave another belief than in one; what is held must be the same")
 
 
@@ -238,8 +232,8 @@ def futures_are_not_the_past(run: _Run) -> None:
     held = run.belief.latents.values
     for start in range(held.shape[1] - run.horizon + 1):
         window = held[:, start : start + run.horizon]
-        still = _same(window, window[:, :1].expand_as(window))
-        if not still and _same(window, run.future.values):
+        still = same(window, window[:, :1].expand_as(window))
+        if not still and same(window, run.future.values):
             raise ContractError("predict repeats its past: the future is a copy of latents that the belief holds")
 
 
@@ -248,7 +242,7 @@ def longer_futures_agree(run: _Run) -> None:
     for horizon in range(1, run.horizon):
         actions = None if run.actions is None else run.actions[:, :horizon]
         short = run.predict(run.belief, actions, horizon)
-        if not _same(short.values, run.future.values[:, :horizon]):
+        if not same(short.values, run.future.values[:, :horizon]):
             raise ContractError(f"predict for {horizon} steps differs from the start of {run.horizon}; they must agree")
 
 
@@ -269,25 +263,40 @@ def ways_are_well_formed(run: _Run) -> None:
         return
     goal = run.seen.between(run.clip.steps - 1, run.clip.steps)
     far = run._ask("reach", Tensor, lambda: run.model.reach(run.seen, goal, name), run.seen, goal)
-    _sound("reach", far, tuple(run.clip.times.shape))
+    sound("reach", far, tuple(run.clip.times.shape))
     if far.min() < 0:
         raise ContractError("reach gave fewer than no steps")
     proposed = run._ask("propose", Tensor, lambda: run.model.propose(run.belief, goal, run.horizon), run.belief, goal)
-    _sound("propose", proposed, (len(run.clip), run.horizon, run.embodiment.action_dim))
+    sound("propose", proposed, (len(run.clip), run.horizon, run.embodiment.action_dim))
     if ((proposed < torch.tensor(run.embodiment.low)) | (proposed > torch.tensor(run.embodiment.high))).any():
         raise ContractError("propose gave an action outside of the embodiment's bounds")
-    if not _same(run.model.reach(run.seen.between(0, 1), goal, name), far[:, :1]):
+    if not same(run.model.reach(run.seen.between(0, 1), goal, name), far[:, :1]):
         raise ContractError("reach lets one step look at another; each is asked by itself")
     if name in run.model.judges:
         likely = run._ask("reachable", Tensor, lambda: run.model.reachable(run.seen, goal, name), run.seen, goal)
-        _sound("reachable", likely, tuple(run.clip.times.shape))
+        sound("reachable", likely, tuple(run.clip.times.shape))
         if likely.min() < 0 or likely.max() > 1:
             raise ContractError("reachable gave what is no probability: below 0 or above 1")
 
 
+def doubts_are_well_formed(run: _Run) -> None:
+    """Who says how unsure it is gives each imagined step a number: none below 0, and none below the step before it."""
+    if (name := run.embodiment.name) not in run.model.unsure:
+        return
+    assert run.actions is not None
+    future, actions = run.future, run.actions
+    unsure = run._ask("uncertainty", Tensor, lambda: run.model.uncertainty(future, actions, name), future, actions)
+    sound("uncertainty", unsure, (len(run.clip), run.horizon))
+    if unsure.min() < 0 or (unsure.diff(dim=1) < 0).any():
+        raise ContractError("uncertainty fell along the path, or below none; what comes later is no surer")
+    first = run.model.uncertainty(future.between(0, 1), actions[:, :1], name)
+    if not same(first, unsure[:, :1]):
+        raise ContractError("uncertainty of a step changed with what is imagined after it; it looks ahead")
+
+
 def absence_is_explained(run: _Run) -> None:
     """A clip with nothing in it is refused in one sentence."""
-    nothing = {name: None for name, _ in _parts(run.clip) if name != "times"}
+    nothing = {name: None for name, _ in parts(run.clip) if name != "times"}
     try:
         run.encode(replace(run.clip, **nothing))
     except ContractError:
@@ -312,7 +321,7 @@ def actions_change_the_future(run: _Run) -> None:
         run.predict(run.belief, action.expand_as(run.actions).clone(), run.horizon).values
         for action in (low, (low + high) / 2, high)
     ]
-    if all(_same(futures[0], future) for future in futures[1:]):
+    if all(same(futures[0], future) for future in futures[1:]):
         raise ContractError("predict ignores its actions: the lowest, middle and highest actions lead to one future")
 
 
@@ -342,6 +351,7 @@ PROMISES: tuple[Callable[[_Run], None], ...] = (
     longer_futures_agree,
     energy_prefers_the_expected,
     ways_are_well_formed,
+    doubts_are_well_formed,
     absence_is_explained,
 )
 
@@ -357,44 +367,3 @@ def _embodiment(model: WorldModel, clip: Clip) -> Embodiment:
     if embodiment.action_dim and clip.actions is None:
         raise ValueError(f"{clip.embodiment!r} has actions and the clip has none; give a clip with its actions")
     return embodiment
-
-
-def _unchanged(old: Tensor, new: Tensor) -> bool:
-    return torch.equal(old.nan_to_num(), new.nan_to_num()) if old.is_floating_point() else torch.equal(old, new)
-
-
-def _leaves(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, tuple):
-        for item in value:
-            yield from _leaves(item)
-    elif is_dataclass(value):
-        yield from _leaves(tuple(getattr(value, field.name) for field in fields(value)))
-
-
-def _parts(clip: Clip) -> list[tuple[str, Tensor]]:
-    named = ((field.name, getattr(clip, field.name)) for field in fields(clip))
-    return [(name, value) for name, value in named if isinstance(value, Tensor)]
-
-
-def _rows(tensor: Tensor | None, index: Tensor) -> Tensor | None:
-    return None if tensor is None else tensor[index]
-
-
-def _sound(verb: str, values: Tensor, wanted: tuple[int, ...]) -> None:
-    if tuple(values.shape) != wanted:
-        words = ", ".join(("batch", "time", "tokens", "dim")[: len(wanted)])
-        raise ContractError(f"{verb} gave the shape {tuple(values.shape)}; ({words}) = {wanted} was wanted")
-    if not values.is_floating_point() or not values.isfinite().all():
-        raise ContractError(f"{verb} gave numbers that are not finite; a NaN would win or lose every comparison unseen")
-
-
-def _same(one: Tensor, two: Tensor) -> bool:
-    """Whether two answers agree up to rounding."""
-    if one.shape != two.shape:
-        return False
-    if not one.numel():
-        return True
-    scale = torch.maximum(one.abs().max(), two.abs().max())
-    return bool((one - two).abs().max() <= _TOLERANCE.get(one.dtype, _COARSE) * scale)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ami.models.horizon import times_ahead
 from ami.nn.encoders import StepEncoder
 from ami.nn.predictors import ActionDoor, ResidualPredictor, Ways, mended
+from ami.nn.spread import Spread
 from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
 
 STATE, SCENE = 0, 1  # the tokens of a latent
@@ -40,6 +41,7 @@ class JEPAConfig(BaseModel):
     judges: tuple[str, ...] = Field(default=(), description="those of them for which it learns whether any way leads")
     settled: tuple[str, ...] = Field(default=(), description="those of them that are always in one place")
     landmarks: int = Field(default=256, ge=1, description="moments that it keeps of such a place")
+    unsure: tuple[str, ...] = Field(default=(), description="embodiments for which it learns how far off it may be")
     reach_width: int = Field(default=256, ge=8)
     reach_depth: int = Field(default=3, ge=1)
 
@@ -66,6 +68,7 @@ def sized(
     reaches: tuple[str, ...] = (),
     judges: tuple[str, ...] = (),
     settled: tuple[str, ...] = (),
+    unsure: tuple[str, ...] = (),
 ) -> JEPAConfig:
     """The settings of one size: ``baby``, ``tiny``, ``small``, ``base`` or ``large``."""
     if size not in _SIZES:
@@ -84,6 +87,7 @@ def sized(
         reaches=reaches,
         judges=judges,
         settled=settled,
+        unsure=unsure,
         reach_width=max(256, predictor_width // 2),  # there are some for each embodiment: soon more than all the rest
     )
 
@@ -125,9 +129,10 @@ class JEPA(WorldModel):
         )
         self.doors = nn.ModuleDict({name: _door(config.embodiments[name], config.predictor_width) for name in names})
         self.reaches, self.judges = tuple(sorted(config.reaches)), tuple(sorted(config.judges))
-        for name in self.reaches:
+        self.unsure = tuple(sorted(config.unsure))
+        for name in sorted({*self.reaches, *self.unsure}):
             if not self.known(name).action_dim:
-                raise ValueError(f"'{name}' has no actions, so there is nothing it could reach")
+                raise ValueError(f"'{name}' has no actions, so there is nothing it could reach or misjudge")
         for name in sorted({*self.judges, *config.settled}):
             if name not in self.reaches:
                 raise ValueError(
@@ -137,6 +142,10 @@ class JEPA(WorldModel):
         kept = {name: config.landmarks if name in config.settled else 0 for name in self.reaches}
         self.ways = nn.ModuleDict(
             {name: Ways(*size, config.embodiments[name], name in self.judges, kept[name]) for name in self.reaches}
+        )
+        width = config.predictor_width // 2
+        self.spreads = nn.ModuleDict(
+            {name: Spread(config.dim, config.embodiments[name].action_dim, width) for name in self.unsure}
         )
 
     def encode(self, clip: Clip) -> Latent:
@@ -213,9 +222,10 @@ class JEPA(WorldModel):
         if belief.embodiment not in self.reaches:
             return super().propose(belief, goal, horizon)
         rollout, done = _Rollout(self, belief), []
-        for _ in range(horizon):
+        for step in range(horizon):
+            if step:
+                rollout.step(done[-1])
             done.append(self.way(belief.embodiment).action(rollout.state, goal.values[:, 0, STATE], rollout.scene))
-            rollout.step(done[-1])
         return torch.stack(done, 1)
 
     def energy(
@@ -224,6 +234,26 @@ class JEPA(WorldModel):
         """Squared distance from what was imagined, mean over tokens and dim. A latent's own variance is 1."""
         imagined = self.predict(belief, actions, future.steps)
         return (future.values - imagined.values).square().mean((-1, -2))
+
+    def uncertainty(
+        self, imagined: Latent, actions: Float[Tensor, "batch horizon action"], embodiment: str
+    ) -> Float[Tensor, "batch horizon"]:
+        """Of the state. Each step adds to it, and is judged by itself: by where it ends and what was done."""
+        if embodiment not in self.unsure:
+            return super().uncertainty(imagined, actions, embodiment)
+        steps = self.judged(imagined, actions, embodiment).unbind(1)  # all at once would not stay in cache
+        return torch.stack([self.spread(embodiment)(step) for step in steps], 1).cumsum(1)
+
+    def judged(
+        self, reached: Latent, actions: Float[Tensor, "batch time action"], embodiment: str
+    ) -> Float[Tensor, "batch time number"]:
+        """All that the doubt about a step is judged by: the state reached, what was done, and the scene."""
+        values = reached.values
+        return torch.cat([values[:, :, STATE], self.door(embodiment).normal(actions), values[:, :, SCENE]], -1)
+
+    def spread(self, embodiment: str) -> Spread:
+        """How far off an embodiment's steps may be."""
+        return cast(Spread, self.spreads[embodiment])
 
     def way(self, embodiment: str) -> Ways:
         """How far things are for an embodiment, and what to do first."""

@@ -56,6 +56,7 @@ class Mind(WorldModel):
         self.frames = max(part.frames for part in self.parts)
         self.reaches = () if self.acting is None else self.acting.reaches
         self.judges = () if self.acting is None else self.acting.judges
+        self.unsure = () if self.acting is None else self.acting.unsure
         self.lives = () if self.expecting is None else self.expecting.lives
         self.places = () if self.exploring is None else self.exploring.places
 
@@ -105,6 +106,12 @@ class Mind(WorldModel):
     def landmarks(self, embodiment: str) -> Latent | None:
         """As its part does."""
         return self.part(embodiment).landmarks(embodiment)
+
+    def uncertainty(
+        self, imagined: Latent, actions: Float[Tensor, "batch horizon action"], embodiment: str
+    ) -> Float[Tensor, "batch horizon"]:
+        """As its part does."""
+        return self.part(embodiment).uncertainty(imagined, actions, embodiment)
 
     def propose(self, belief: Belief, goal: Latent, horizon: int) -> Float[Tensor, "batch horizon action"]:
         """As its part does."""

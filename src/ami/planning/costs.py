@@ -114,6 +114,31 @@ class Doubt:
 
 
 @dataclass(frozen=True)
+class Unsure:
+    """Go where the future is known: how far off the end of the path may be, for every step adds to that.
+
+    ``uncertainty`` answers for each imagined step: a model's, bound to an embodiment. In a ``Sum`` it is weighed
+    against a goal; bounded, it is a guardrail: ``Guardrail("unsure", Everywhere(unsure.uncertainty), high=0.1)``.
+    """
+
+    uncertainty: Callable[[Latent, Tensor], Float[Tensor, "rows horizon"]]
+
+    @classmethod
+    def of(cls, model: WorldModel, embodiment: str) -> Unsure | None:
+        """A model's own; ``None`` where it has not learned how far off it may be."""
+        if embodiment not in model.unsure:
+            return None
+        return cls(lambda imagined, actions: model.uncertainty(imagined, actions, embodiment))
+
+    def __call__(self, imagined: Latent, actions: Float[Tensor, "rows horizon action"]) -> Float[Tensor, "rows"]:
+        return self.uncertainty(imagined, actions)[:, -1]
+
+    def rows(self, index: slice | Tensor) -> Unsure:
+        """The same for every plan."""
+        return self
+
+
+@dataclass(frozen=True)
 class ReadOut:
     """Bring what is read out of the latent within ``radius`` of ``target``: "the agent within 3 px of (x, y)".
 

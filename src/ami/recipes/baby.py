@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from ami.models.jepa import JEPA, JEPAConfig, sized
 from ami.nn.precision import fast_precision
 from ami.objectives.prediction import Dynamics, Prediction, PredictionSettings
 from ami.objectives.reach import Reach
+from ami.objectives.uncertainty import Uncertainty
 from ami.recipes.common import by_embodiment, gauge_clips, left_out, measured, sides
 from ami.recipes.films import FilmSettings, video
 from ami.recipes.mind import joined
@@ -42,6 +44,7 @@ class BabySettings:
     steps: int = 600  # of the first stage: perceive and predict
     refine: int = 1400  # of the second: predict better, with the encoder frozen
     reach: int = 600  # of the third: how far things are and what to do first, with all else frozen
+    unsure: int = 200  # of the fourth: how far off what is imagined may be, with all else frozen
     clip: int = 9  # steps in a training clip
     batch: int = 64  # clips at a time of the kind of experience that there is most of
     small_batch: int = 8  # of any other kind, at least
@@ -49,7 +52,7 @@ class BabySettings:
     enough: int = 5000  # frames; experience with fewer is seen in ``views``, shifted and in other lights
     views: int = 16
     displace: float = 1.0  # and its latents are moved about in the second stage, by so many deviations
-    refine_batch: int = 256  # clips of the second stage
+    refine_batch: int = 256  # clips of the second stage, and of the fourth
     small_refine_batch: int = 64
     reach_batch: int = 1024  # ways of the third
     objective: PredictionSettings = field(default_factory=PredictionSettings)
@@ -88,7 +91,9 @@ SETTINGS = {
 }
 
 # The same with more of everything, for layouts of any kind: what `ami reproduce plan` trains.
-PLAN = BabySettings(steps=1500, refine=3000, reach=2500)
+PLAN = BabySettings(steps=1500, refine=3000, reach=2500, unsure=600)
+# Where the wall stands still and only the door moves, so much is enough.
+DOOR = BabySettings(steps=900, refine=1400, reach=1400)
 
 
 def baby(stores: Sequence[Store], seed: int = 0, settings: BabySettings | None = None) -> Recipe:
@@ -139,9 +144,9 @@ def _acting_alone(name: str, stores: Sequence[Store], seed: int, settings: BabyS
 
 
 def acting(name: str, stores: Mapping[str, Store], seed: int, settings: BabySettings) -> Recipe:
-    """A JEPA in three stages: it perceives and predicts, predicts better, and learns how far things are.
+    """A JEPA in four stages: perceive and predict, predict better, how far things are, how far off that may be.
 
-    The last only of embodiments with enough experience, from whose walks a graph can be made.
+    The third only of embodiments with enough experience, from whose walks a graph can be made.
     """
     if settings.precision == "auto":
         settings = replace(settings, precision=fast_precision())
@@ -171,16 +176,18 @@ def acting(name: str, stores: Mapping[str, Store], seed: int, settings: BabySett
             [Source(store, settings.clip, batches[kind], episodes=train[kind]) for kind, store in seen.items()], seed
         )
 
+    @lru_cache(maxsize=1)  # after the first stage the encoder is frozen: both others learn from the same latents
+    def perceived(model: JEPA) -> dict[str, PerceivedStore]:
+        return {kind: PerceivedStore(store, model, train[kind]) for kind, store in seen.items()}
+
     def latents(model: JEPA) -> Loader:
-        perceived = {kind: PerceivedStore(store, model, train[kind]) for kind, store in seen.items()}
-        return Loader([Source(store, short, refine_batches[kind]) for kind, store in perceived.items()], seed)
+        return Loader([Source(store, short, refine_batches[kind]) for kind, store in perceived(model).items()], seed)
 
     def ways(model: JEPA) -> Loader:
-        perceived = {kind: PerceivedStore(seen[kind], model, train[kind]) for kind in reaches}
         for kind in config.settled:
-            model.settle(kind, _landmarks(perceived[kind], config.landmarks))
-        joined = replace(settings.ways, window=settings.window)
-        found = [WayStore(each, model, config.embodiments[kind], joined) for kind, each in perceived.items()]
+            model.settle(kind, _landmarks(perceived(model)[kind], config.landmarks))
+        joined = replace(settings.ways, window=settings.window, fast=settings.precision == "bf16")
+        found = [WayStore(perceived(model)[kind], model, config.embodiments[kind], joined) for kind in reaches]
         return Loader([Source(each, joined.before + 2, settings.reach_batch) for each in found], seed)
 
     return Recipe(
@@ -190,9 +197,13 @@ def acting(name: str, stores: Mapping[str, Store], seed: int, settings: BabySett
         seed=seed,
         build=lambda: _build(config, seed),
         left_out=left_out(stores, settings.clip),
-        stages=_stages(
-            settings, (pictures, latents, ways), weights, displace, gauge_clips(stores, held, settings.clip)
-        )[: 3 if reaches else 2],
+        stages=tuple(
+            stage
+            for stage in _stages(
+                settings, (pictures, latents, ways), weights, displace, gauge_clips(stores, held, settings.clip)
+            )
+            if {"unsure": config.unsure, "reach": reaches}.get(stage.name, True)
+        ),
     )
 
 
@@ -203,7 +214,7 @@ def _stages(
     displace: Mapping[str, float],
     clips: tuple[Clip, ...],
 ) -> tuple[Stage, ...]:
-    """Perceive and predict; predict better; learn ways. Each freezes what the one before it has learned."""
+    """Perceive and predict; predict better; learn ways; learn doubt. Each freezes what those before it have learned."""
     pictures, latents, ways = loaders
     return (
         Stage(
@@ -236,6 +247,15 @@ def _stages(
             gauge_every=max(settings.reach, 1),
             gauge_clips=clips,
         ),
+        Stage(
+            "unsure",
+            settings.unsure,
+            lambda model: Uncertainty(),
+            latents,
+            settings.refine_optimisation,
+            frozen=("encoder", "predictor", "doors", "ways"),
+            gauge_every=max(settings.unsure, 1),
+        ),
     )
 
 
@@ -251,6 +271,7 @@ def _config(
         reaches=reaches,
         judges=judges,
         settled=tuple(kind for kind in reaches if kind in settings.settled),
+        unsure=tuple(kind for kind, body in bodies.items() if settings.unsure and body.action_dim),
     )
 
 

@@ -2,6 +2,7 @@
 
 from ami.evaluation.benchmark import Benchmark, Suite
 from ami.evaluation.suites import (
+    calibration,
     cells,
     control,
     guarded,
@@ -41,6 +42,7 @@ SUITES: dict[str, Suite] = {
         *control.SUITES,
         *ways.SUITES,
         *guarded.SUITES,
+        *calibration.SUITES,
         *tasks.SUITES,
         *physics.SUITES,
         *physics_3d.SUITES,
