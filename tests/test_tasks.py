@@ -284,6 +284,29 @@ def test_a_model_that_sees_only_pictures_is_asked_beside_all_baselines(opened) -
     assert "environment steps" in answer.strips[0].caption
 
 
+class Knowing(Ball):
+    """Also counts pixels as steps, and keeps a few places of the maze."""
+
+    reaches = ("point-maze",)
+
+    def reach(self, now, goal, embodiment):
+        return (now.values - goal.values)[:, :, 0].norm(dim=-1) / 2.6
+
+    def landmarks(self, embodiment):
+        return Latent(
+            torch.cartesian_prod(torch.arange(4.0, 64.0, 8.0), -torch.arange(4.0, 64.0, 8.0))[:, None, None],
+            torch.zeros(64, 1),
+        )
+
+
+def test_who_keeps_landmarks_is_asked_with_them_and_beside_that_without(opened) -> None:
+    asked = next(each for each, _ in SUITES["point-maze"].asked if each.name == "point-maze/lewm")
+    asked = replace(asked, simulated=0, planner=replace(asked.planner, samples=16, elites=4))
+    found = asked.run(Knowing(opened("point-maze")).eval(), 2, Asking(seed=1, strips=0)).results[0]
+    assert set(found.baselines) == {"random", "zero-action", "script", "flat", "count"}
+    assert "landmarks" in " ".join(asked.protocol)
+
+
 def test_questions_without_an_answer_are_refused() -> None:
     with pytest.raises(ValueError, match="push-t"):
         TaskBenchmark("pusht", "lewm", (25, 25), "")

@@ -117,10 +117,7 @@ class Latent:
 
 @dataclass(frozen=True)
 class Belief:
-    """What an agent holds now: the recent latents and, where a model has them, a recurrent state and what it recalled.
-
-    A value like any other: it can be saved, compared, copied for every candidate of a planner.
-    """
+    """What an agent holds now: the recent latents and, where a model has them, a recurrent state and what it recalled."""
 
     embodiment: str
     latents: Latent
@@ -214,6 +211,10 @@ class WorldModel(nn.Module):
     def reachable(self, now: Latent, goal: Latent, embodiment: str) -> Float[Tensor, "batch time"]:
         """How likely it is, 0 to 1, that any way leads from each step of ``now`` to the one step of ``goal``."""
         raise ValueError(f"this model has not learned whether any way leads for '{embodiment}'; see its `judges`")
+
+    def landmarks(self, embodiment: str) -> Latent | None:
+        """Moments of the place where an embodiment always is, a row each; ``None`` where none are kept."""
+        return None
 
     def propose(self, belief: Belief, goal: Latent, horizon: int) -> Float[Tensor, "batch horizon action"]:
         """What to do to get to the one step of ``goal``, without a search: a first guess for one."""
@@ -396,5 +397,4 @@ class Result:
 
 
 def _tensors(clip: Clip) -> dict[str, Tensor]:
-    named = ((field.name, getattr(clip, field.name)) for field in fields(clip))
-    return {name: value for name, value in named if isinstance(value, Tensor)}
+    return {each.name: held for each in fields(clip) if isinstance(held := getattr(clip, each.name), Tensor)}

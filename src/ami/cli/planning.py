@@ -19,10 +19,12 @@ from ami.cli.asking import checkpoint_in
 from ami.cli.refuse import choose
 from ami.cli.show import lines
 from ami.evaluation.suites.control import RoomsBenchmark
+from ami.evaluation.suites.reaching import BY_WAYS
 from ami.evaluation.suites.ways import NoPlanBenchmark
 from ami.models import checkpoint
 from ami.planning.anytime import Anytime
 from ami.planning.costs import DOUBTED, Doubt, GoalDistance, StepsToGo, Unsure
+from ami.planning.landmarks import Landmarks, StepsThrough
 from ami.planning.sampling import SamplingPlanner
 from ami.types import Clip, Plan, WorldModel
 from ami.worlds import rooms
@@ -117,7 +119,7 @@ def _search(
     path, last, nearest = asked.weights
     # A budget wants small calls: the clock is read between two of them.
     search = SamplingPlanner(asked.planner if budget_ms is None else replace(asked.planner, samples=64, iterations=100))
-    bounds, seen = model.embodiments[body], _picture_clip(start, body)
+    bounds, seen, known = model.embodiments[body], _picture_clip(start, body), Landmarks.of(model, body, BY_WAYS.sure)
     for _ in range(2):
         began = time.perf_counter()
         wanted = perceive(model, _picture_clip(goal, body))
@@ -126,6 +128,7 @@ def _search(
         cost, guess = GoalDistance(wanted, asked.distance, sum=path, last=last, min=nearest), None
         if body in model.reaches:
             cost = StepsToGo(wanted, lambda now, there: model.reach(now, there, body))
+            cost = cost if known is None else StepsThrough.to(wanted, known)
             guess = model.propose(belief, wanted, horizon)
         spent = 1000 * (time.perf_counter() - began)
         planner = search if budget_ms is None else Anytime(search, max(budget_ms - spent, 0.0))

@@ -73,6 +73,10 @@ class Knowing(WorldModel):
         """As the model."""
         return self.model.reach(now, goal, embodiment)
 
+    def landmarks(self, embodiment: str) -> Latent | None:
+        """As the model."""
+        return self.model.landmarks(embodiment)
+
     def propose(self, belief: Belief, goal: Latent, horizon: int) -> Float[Tensor, "batch horizon action"]:
         """As the model."""
         return self.model.propose(replace(belief, recalled=None), goal, horizon)

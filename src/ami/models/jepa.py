@@ -40,6 +40,8 @@ class JEPAConfig(BaseModel):
     reaches: tuple[str, ...] = Field(default=(), description="embodiments for which it learns how far things are")
     judges: tuple[str, ...] = Field(default=(), description="those of them for which it learns whether any way leads")
     unsure: tuple[str, ...] = Field(default=(), description="embodiments for which it learns how far off it may be")
+    settled: tuple[str, ...] = Field(default=(), description="those of them that are always in one place")
+    landmarks: int = Field(default=256, ge=1, description="moments that it keeps of such a place")
     reach_width: int = Field(default=256, ge=8)
     reach_depth: int = Field(default=3, ge=1)
 
@@ -66,6 +68,7 @@ def sized(
     reaches: tuple[str, ...] = (),
     judges: tuple[str, ...] = (),
     unsure: tuple[str, ...] = (),
+    settled: tuple[str, ...] = (),
 ) -> JEPAConfig:
     """The settings of one size: ``baby``, ``tiny``, ``small``, ``base`` or ``large``."""
     if size not in _SIZES:
@@ -84,6 +87,7 @@ def sized(
         reaches=reaches,
         judges=judges,
         unsure=unsure,
+        settled=settled,
         reach_width=max(256, predictor_width // 2),  # there are some for each embodiment: soon more than all the rest
     )
 
@@ -129,14 +133,15 @@ class JEPA(WorldModel):
         for name in sorted({*self.reaches, *self.unsure}):
             if not self.known(name).action_dim:
                 raise ValueError(f"'{name}' has no actions, so there is nothing it could reach or misjudge")
-        for name in self.judges:
+        for name in sorted({*self.judges, *config.settled}):
             if name not in self.reaches:
                 raise ValueError(
-                    f"whether any way leads for '{name}' is learned with how far it is; name it in `reaches`"
+                    f"what ways there are for '{name}' is learned with how far they are; name it in `reaches`"
                 )
         size = config.dim, config.reach_width, config.reach_depth
+        kept = {name: config.landmarks if name in config.settled else 0 for name in self.reaches}
         self.ways = nn.ModuleDict(
-            {name: Ways(*size, config.embodiments[name], name in self.judges) for name in self.reaches}
+            {name: Ways(*size, config.embodiments[name], name in self.judges, kept[name]) for name in self.reaches}
         )
         width = config.predictor_width // 2
         self.spreads = nn.ModuleDict(
@@ -200,6 +205,17 @@ class JEPA(WorldModel):
         if embodiment not in self.judges:
             return super().reachable(now, goal, embodiment)
         return self.way(embodiment).chance(*_asked(now, goal)).sigmoid()
+
+    def landmarks(self, embodiment: str) -> Latent | None:
+        """Those that it was told of when it learned ways there (:meth:`settle`)."""
+        if embodiment not in self.config.settled:
+            return None
+        kept = self.way(embodiment).landmarks[:, None]
+        return Latent(kept, kept.new_zeros(len(kept), 1))
+
+    def settle(self, embodiment: str, seen: Float[Tensor, "landmarks tokens dim"]) -> None:
+        """Keep these moments of the place where an embodiment always is."""
+        self.way(embodiment).landmarks.copy_(seen)
 
     def propose(self, belief: Belief, goal: Latent, horizon: int) -> Float[Tensor, "batch horizon action"]:
         """What the head says at each step of the path that it imagines by doing so."""

@@ -109,6 +109,10 @@ class Mind(WorldModel):
         """As its part does."""
         return self.part(embodiment).uncertainty(imagined, actions, embodiment)
 
+    def landmarks(self, embodiment: str) -> Latent | None:
+        """As its part does."""
+        return self.part(embodiment).landmarks(embodiment)
+
     def propose(self, belief: Belief, goal: Latent, horizon: int) -> Float[Tensor, "batch horizon action"]:
         """As its part does."""
         return self.part(belief.embodiment).propose(belief, goal, horizon)

@@ -78,14 +78,19 @@ class Ways(nn.Module):
     """From a state, a goal's state and the scene: how many steps it is to the goal, and what to do first.
 
     Networks alike. The number is a softplus, so never negative; the action lies inside the embodiment's bounds. What
-    ``judges`` also says how likely it is that any way leads there.
+    ``judges`` also says how likely it is that any way leads there. With ``landmarks`` there is room for so many
+    moments of a place, a state and a scene each.
     """
 
     low: Tensor
     high: Tensor
+    landmarks: Tensor
 
-    def __init__(self, dim: int, width: int, depth: int, body: Embodiment, judges: bool = False) -> None:
+    def __init__(
+        self, dim: int, width: int, depth: int, body: Embodiment, judges: bool = False, landmarks: int = 0
+    ) -> None:
         super().__init__()
+        self.register_buffer("landmarks", torch.zeros(landmarks, 2, dim), persistent=landmarks > 0)
         self.register_buffer("low", torch.tensor(body.low, dtype=torch.float32), persistent=False)
         self.register_buffer("high", torch.tensor(body.high, dtype=torch.float32), persistent=False)
         network = partial(ResidualPredictor, history=dim, context=2 * dim, width=width, depth=depth)

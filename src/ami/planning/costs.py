@@ -47,7 +47,7 @@ class GoalDistance:
 
     def rows(self, index: slice | Tensor) -> GoalDistance:
         """The goals of some of the plans, in the order of ``index``."""
-        return replace(self, goal=_chosen(self.goal, index))
+        return replace(self, goal=goals_of(self.goal, index))
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class StepsToGo:
         _check_goal(self.goal)
 
     def __call__(self, imagined: Latent, actions: Float[Tensor, "rows horizon action"]) -> Float[Tensor, "rows"]:
-        steps = self.reach(imagined, _each(self.goal, imagined))
+        steps = self.reach(imagined, each_goal(self.goal, imagined))
         if steps.shape != imagined.times.shape:
             raise ValueError(
                 f"reach answered {tuple(steps.shape)} for {tuple(imagined.times.shape)} steps; one each, please"
@@ -77,7 +77,7 @@ class StepsToGo:
 
     def rows(self, index: slice | Tensor) -> StepsToGo:
         """The goals of some of the plans, in the order of ``index``."""
-        return replace(self, goal=_chosen(self.goal, index))
+        return replace(self, goal=goals_of(self.goal, index))
 
 
 DOUBTED = 0.5  # with more doubt than this, no plan was found
@@ -106,11 +106,11 @@ class Doubt:
 
     def __call__(self, imagined: Latent, actions: Float[Tensor, "rows horizon action"]) -> Float[Tensor, "rows"]:
         last = imagined.between(imagined.steps - 1, imagined.steps)
-        return 1 - self.reachable(last, _each(self.goal, imagined))[:, 0]
+        return 1 - self.reachable(last, each_goal(self.goal, imagined))[:, 0]
 
     def rows(self, index: slice | Tensor) -> Doubt:
         """The goals of some of the plans, in the order of ``index``."""
-        return replace(self, goal=_chosen(self.goal, index))
+        return replace(self, goal=goals_of(self.goal, index))
 
 
 @dataclass(frozen=True)
@@ -231,13 +231,14 @@ def _candidates(goal: Latent, imagined: Latent) -> int:
     return len(values) // len(goals)
 
 
-def _each(goal: Latent, imagined: Latent) -> Latent:
+def each_goal(goal: Latent, imagined: Latent) -> Latent:
     """The goal of each imagined future."""
     times = _candidates(goal, imagined)
     return Latent(*(each.repeat_interleave(times, 0) for each in (goal.values, goal.times)))
 
 
-def _chosen(goal: Latent, index: slice | Tensor) -> Latent:
+def goals_of(goal: Latent, index: slice | Tensor) -> Latent:
+    """The goals of some of the plans, in the order of ``index``."""
     return Latent(of_plans(goal.values, index), of_plans(goal.times, index))
 
 

@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
 from ami.data.episodes import Store
 from ami.data.loader import Loader, Source
 from ami.data.views import Views
+from ami.memory.retention import choose
 from ami.models.jepa import JEPA, JEPAConfig, sized
 from ami.nn.precision import fast_precision
 from ami.objectives.prediction import Dynamics, Prediction, PredictionSettings
@@ -57,6 +63,7 @@ class BabySettings:
     reach_optimisation: Optimisation = field(
         default_factory=lambda: Optimisation(rate=3e-3, warmup=50, weight_decay=1e-4)
     )
+    settled: tuple[str, ...] = ("point-maze",)  # embodiments that are always in one place: landmarks of it are kept
     films: FilmSettings = field(default_factory=lambda: FilmSettings(steps=900))  # of the part that watches films
     lives: tuple[str, ...] = ("physics", "cups")  # embodiments whose films are lived through, by the part that expects
     physics: PhysicsSettings = field(default_factory=lambda: PhysicsSettings(steps=200))  # of that part
@@ -136,16 +143,19 @@ def _acting_alone(name: str, stores: Sequence[Store], seed: int, settings: BabyS
 def acting(name: str, stores: Mapping[str, Store], seed: int, settings: BabySettings) -> Recipe:
     """A JEPA in four stages: perceive and predict, predict better, how far things are, how far off that may be.
 
-    The third only of embodiments with enough experience, from whose walks a graph can be made.
+    The last two only of embodiments with enough experience: a graph can be made of their walks, and what is missed of
+    them tells what will be missed of others.
     """
     if settings.precision == "auto":
         settings = replace(settings, precision=fast_precision())
     train, held = {}, {}
     for kind, store in stores.items():
         train[kind], held[kind] = sides(store)
-    reaches = tuple(kind for kind, store in stores.items() if settings.reach and _able(store, settings))
+    able = tuple(kind for kind, store in stores.items() if _able(store, settings))
+    reaches, unsure = able if settings.reach else (), able if settings.unsure else ()
     judges = tuple(kind for kind in reaches if _several(stores[kind], train[kind]))
-    config = _config({kind: measured(store, train[kind]) for kind, store in stores.items()}, settings, reaches, judges)
+    bodies = {kind: measured(store, train[kind]) for kind, store in stores.items()}
+    config = _config(bodies, settings, reaches, judges, unsure)
     settings, shares = _paced(settings, config), _shares(stores)
     batches = _batches(shares, settings.batch, settings.small_batch)
     refine_batches = _batches(shares, settings.refine_batch, settings.small_refine_batch)
@@ -171,6 +181,8 @@ def acting(name: str, stores: Mapping[str, Store], seed: int, settings: BabySett
 
     def ways(model: JEPA) -> Loader:
         perceived = {kind: PerceivedStore(seen[kind], model, train[kind]) for kind in reaches}
+        for kind in config.settled:
+            model.settle(kind, _landmarks(perceived[kind], config.landmarks))
         joined = replace(settings.ways, window=settings.window)
         found = [WayStore(each, model, config.embodiments[kind], joined) for kind, each in perceived.items()]
         return Loader([Source(each, joined.before + 2, settings.reach_batch) for each in found], seed)
@@ -187,7 +199,7 @@ def acting(name: str, stores: Mapping[str, Store], seed: int, settings: BabySett
             for stage in _stages(
                 settings, (pictures, latents, ways), weights, displace, gauge_clips(stores, held, settings.clip)
             )
-            if {"unsure": config.unsure, "reach": reaches}.get(stage.name, True)
+            if {"unsure": unsure, "reach": reaches}.get(stage.name, True)
         ),
     )
 
@@ -245,7 +257,11 @@ def _stages(
 
 
 def _config(
-    bodies: Mapping[str, Embodiment], settings: BabySettings, reaches: tuple[str, ...], judges: tuple[str, ...]
+    bodies: Mapping[str, Embodiment],
+    settings: BabySettings,
+    reaches: tuple[str, ...],
+    judges: tuple[str, ...],
+    unsure: tuple[str, ...],
 ) -> JEPAConfig:
     return sized(
         settings.size,
@@ -255,8 +271,16 @@ def _config(
         precision=settings.precision,
         reaches=reaches,
         judges=judges,
-        unsure=tuple(kind for kind, body in bodies.items() if settings.unsure and body.action_dim),
+        unsure=unsure,
+        settled=tuple(kind for kind in reaches if kind in settings.settled),
     )
+
+
+def _landmarks(perceived: PerceivedStore, count: int) -> Float[Tensor, "landmarks tokens dim"]:
+    """As varied a choice of moments as there is room for: as memory chooses what it keeps."""
+    seen = perceived.latents.flatten(1).half().numpy()
+    kept = choose(seen, np.full(len(seen), np.nan), count, 0.0, torch.Generator().manual_seed(0))
+    return perceived.latents[torch.from_numpy(kept.rows)]
 
 
 def _paced(settings: BabySettings, config: JEPAConfig) -> BabySettings:

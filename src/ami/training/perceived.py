@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from ami import parallel
 from ami.data.episodes import EpisodeInfo, Store
@@ -55,6 +56,11 @@ class PerceivedStore:
     def perceived(self) -> tuple[int, ...]:
         """The episodes that were encoded."""
         return tuple(self._start)
+
+    @property
+    def latents(self) -> Float[Tensor, "moments tokens dim"]:
+        """All that was perceived, episode after episode."""
+        return self._latents
 
     def windows(
         self, steps: int, frames_per_step: int = 1, episodes: Sequence[int] | None = None

@@ -20,6 +20,7 @@ from ami.evaluation.statistics import bootstrap_mean
 from ami.evaluation.suites.control import Pairs, Played, RoomsBenchmark, shown
 from ami.evaluation.suites.reaching import counted, share
 from ami.planning.costs import GoalDistance, StepsToGo
+from ami.planning.landmarks import StepsThrough
 from ami.planning.sampling import SamplingPlanner
 from ami.types import Result, WorldModel
 from ami.worlds.rooms import EMBODIMENT, REPEAT, SPEED, Rooms, explore, sample_rooms
@@ -97,7 +98,7 @@ class Diagnosis:
         agent = self.of.agent(model, perceive(model, shown(pairs.rooms, pairs.goal)), self.of.planner, seed)
         tally = Tally(agent.cost, goal.float(), self._solved, met, torch.arange(len(pairs)))
         weights = agent.cost
-        assert isinstance(weights, GoalDistance | StepsToGo)
+        assert isinstance(weights, GoalDistance | StepsToGo | StepsThrough)
         true = TrueSteps(goal.float(), read, _steps, weights.sum, weights.last)
         known = replace(true, read=lambda states: states.values[:, :, 0])
         better = replace(agent, planner=self._more(agent.planner), warm_planner=self._more(agent.warm_planner))

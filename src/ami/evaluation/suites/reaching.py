@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from ami.agent import Agent
 from ami.evaluation.statistics import wilson
 from ami.planning.costs import Doubt, StepsToGo
+from ami.planning.landmarks import Landmarks, StepsThrough
 from ami.planning.sampling import SamplingPlanner, SamplingSettings
 from ami.types import Interval, Latent, Result, WorldModel
 
@@ -42,13 +43,28 @@ class ByWays:
     places: int = 30  # that the agent remembers, to fill pits
     pace: float = 0.5  # steps that each step should bring it nearer
     enough: float = 2.0  # steps to go with which it has arrived
+    sure: float = 3.0  # steps that are counted directly; more are counted through landmarks, where a model keeps some
+    through: bool = True  # landmarks, if there are any
+
+    @property
+    def told(self) -> str:
+        """How it is asked, for a protocol."""
+        return (
+            f"A model that has learned ways searches for fewer steps to go: {self.search.samples} candidates × "
+            f"{self.search.iterations} iterations over {self.horizon} steps, replanned every step with "
+            f"{self.warm_iterations}. Where it keeps landmarks, more than {self.sure:g} steps are counted through "
+            "them; the row count (the same model) does without. The row flat (the same model) searches for a small "
+            "distance, as the row simulator does."
+        )
 
     def agent(self, model: WorldModel, embodiment: str, goal: Latent, seed: int) -> Agent:
         """It replans at every step."""
+        known = Landmarks.of(model, embodiment, self.sure) if self.through else None
+        count = StepsToGo(goal, lambda now, there: model.reach(now, there, embodiment), sum=1.0, last=0.0)
         return Agent(
             model,
             embodiment,
-            StepsToGo(goal, lambda now, there: model.reach(now, there, embodiment), sum=1.0, last=0.0),
+            count if known is None else StepsThrough.to(goal, known, sum=1.0, last=0.0),
             SamplingPlanner(self.search),
             SamplingPlanner(replace(self.search, iterations=self.warm_iterations)),
             horizon=self.horizon,

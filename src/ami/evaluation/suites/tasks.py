@@ -128,6 +128,7 @@ class TaskBenchmark:
             f"Planning: {self.planner.samples} candidates × {self.planner.iterations} iterations over {self.horizon} "
             f"steps, replanned every {self.replan_every} with {self.warm_iterations} iterations; the row 'simulator' "
             f"has {self.simulator_samples} candidates × {self.warm_iterations}, for it is slow.",
+            self.ways.told,
         )
 
     def pairs(self, task: Task, seed: int, n: int) -> Pairs:
@@ -150,9 +151,12 @@ class TaskBenchmark:
         attempts = {"model": played, **self._baselines(pairs, asking)}
         if self.world in model.reaches:
             attempts["flat"] = self.plan(model, pairs.first(asking.baseline_n or n), asking, "flat", flat=True)
+        if model.landmarks(self.world) is not None:
+            alone = replace(self, ways=replace(self.ways, through=False))
+            attempts["count"] = alone.plan(model, pairs.first(asking.baseline_n or n), asking, "count")
         log = [_episode(pairs, played, row) for row in range(n)]
         told = Distances(
-            pairs.ahead, self.bins, "environment steps", ("model", "flat", "random", "script", "simulator")
+            pairs.ahead, self.bins, "environment steps", ("model", "count", "flat", "random", "script", "simulator")
         )
         found = results(self.name, attempts, told, log, seed=asking.seed, seconds=seconds)
         return Answer(found, self._strips(pairs, played, asking))

@@ -42,13 +42,7 @@ class WaysBenchmark(RoomsBenchmark):
     def protocol(self) -> tuple[str, ...]:
         """How it is asked, a plain sentence each."""
         walks = "distance-N: start and goal are two moments of a fresh walk, N environment steps apart; it has 2 N."
-        search = self.ways.search
-        cost = (
-            f"A model that has learned ways searches for fewer steps to go: {search.samples} candidates × "
-            f"{search.iterations} iterations over {self.ways.horizon} steps, replanned every step with "
-            f"{self.ways.warm_iterations}. The rows flat (the same model) and simulator search for a small distance."
-        )
-        return (*super().protocol, cost, *((walks,) if self.ahead else ()))
+        return (*super().protocol, self.ways.told, *((walks,) if self.ahead else ()))
 
     def pairs(self, seed: int, n: int) -> Pairs:
         """The first ``n`` pairs of an evaluation seed."""
