@@ -117,7 +117,7 @@ class Latent:
 
 @dataclass(frozen=True)
 class Belief:
-    """What an agent holds now: the recent latents and, where a model has them, a recurrent state and what it recalled."""
+    """What an agent holds now: the recent latents and, where there are any, a recurrent state and what was recalled."""
 
     embodiment: str
     latents: Latent
