@@ -10,7 +10,7 @@ ROBOTS := $(wildcard $(AMI_SHARED_DATA)/robot)
 # An unpinned torch is the newest build for CUDA: gigabytes.
 INSTALL := $(BIN)/pip install --quiet --constraint constraints/torch.txt --editable
 
-.PHONY: help setup demo test check docs bench reproduce-rooms reproduce-plan reproduce-no-plan reproduce-video reproduce-memory reproduce-reason reproduce-spatial
+.PHONY: help setup demo test check docs bench reproduce-rooms reproduce-plan reproduce-door reproduce-no-plan reproduce-video reproduce-memory reproduce-reason reproduce-spatial
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-16s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ reproduce-rooms: .venv/core.stamp ## Two Rooms from scratch, once for each of SE
 
 reproduce-plan: .venv/core.stamp ## planning to far goals from scratch, likewise
 	$(BIN)/ami reproduce plan --seeds $(SEEDS) --out runs/reproduce/plan
+
+reproduce-door: .venv/core.stamp ## the same where only the door moves, in little time, likewise
+	$(BIN)/ami reproduce door --seeds $(SEEDS) --out runs/reproduce/door
 
 reproduce-no-plan: .venv/core.stamp ## the same, and whether it says that there is no way where there is none, likewise
 	$(BIN)/ami reproduce no-plan --seeds $(SEEDS) --out runs/reproduce/no-plan

@@ -11,7 +11,7 @@ from ami.evaluation.benchmark import Asking
 from ami.evaluation.cells import CELLS, Attention, Teaching, taught
 from ami.evaluation.suites import SUITES
 from ami.evaluation.suites.cells import Beside, Cells
-from ami.evaluation.walking import views
+from ami.evaluation.walking import TWINS, views
 
 SHAPE = (2, 4)
 TEACHING = Teaching(steps=100, batch=16, views=4, width=16, rate=1e-2, warmup=5)
@@ -97,4 +97,4 @@ def test_a_row_says_what_each_recalls() -> None:
     quick = Cells((3, 8), 20, lessons=4, clip=12, teaching=Teaching(steps=2, batch=2, views=2, width=8))
     answers = quick.run(model(), 3, Asking(7)).results
     assert [each.benchmark for each in answers] == ["recall/cells/age-3", "recall/cells/age-8"]
-    assert set(answers[0].baselines) == {"window", "another walk", "nearest view", *CELLS, "chance"}
+    assert set(answers[0].baselines) == {*TWINS, *CELLS, "chance"}

@@ -3,10 +3,15 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from tests.test_places import model
 
 from ami.cli.manual import PAGES, help_of, manual
+from ami.models import checkpoint
+from tiny_stores import maze_store
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = re.findall(
@@ -48,6 +53,23 @@ def test_commands_of_the_readme_exist(command: str) -> None:
     assert page in PAGES
     flags = [word.split("=")[0] for word in said if word.startswith("--")]
     assert set(flags) <= set(re.findall(r"--[a-z-]+", help_of(page)))
+
+
+def test_the_way_back_in_the_tutorial_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    maze_store(tmp_path / "runs/demo/data/mazes", 1, 60)
+    papers = checkpoint.Provenance("places", checkpoint.code_version())
+    checkpoint.save(tmp_path / "runs/demo/run/checkpoint", model(), papers)
+    tutorial = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    (block,) = [each for each in re.findall(r"```python\n(.*?)```", tutorial, re.DOTALL) if "follow(" in each]
+    held: dict[str, Any] = {}
+    exec(compile(block, "tutorial", "exec"), held)
+    assert held["last"].time in [found.moment.time for found in held["alike"]]
+    assert held["alike"][0].moment.time == pytest.approx(10.0)  # what was asked for is found
+    assert torch.isfinite(held["ways"](held["here"][None, :2])).all()
+    assert "seen last at" in capsys.readouterr().out
 
 
 def test_every_target_is_explained() -> None:

@@ -148,9 +148,9 @@ class Shows(Sight):
         return torch.where(tokens > 0, 9.0, -9.0), tokens.clamp_min(0.05).log()
 
 
-def seeker(window: int | None = None) -> Seeker:
+def seeker(window: int | None = None, model: Knowing | None = None) -> Seeker:
     legs = Legs(STRIDE, TURN, HALF, Routes(spacing=0.25, body=0.2, reach=9.0))
-    return Seeker(Knowing(), NAME, Shows(), legs, np.random.default_rng(0), window)
+    return Seeker(model or Knowing(), NAME, Shows(), legs, np.random.default_rng(0), window)
 
 
 def test_moves_are_told_with_the_move_before_them() -> None:
@@ -246,6 +246,42 @@ def test_where_a_thing_should_be_and_is_not_it_is_looked_for_elsewhere() -> None
     who.belief = replace(who.belief, recurrent=torch.tensor([[*place.tolist(), 0.0]]))
     who.wish(0)
     assert who.place(0) is None
+
+
+class Strip(Knowing):
+    """Has looked at all that lies between two lines across its first heading, and never looks beyond them."""
+
+    def __init__(self, behind: float, ahead: float) -> None:
+        super().__init__()
+        self.behind, self.ahead = behind, ahead
+
+    def free(self, belief: Belief, points: torch.Tensor) -> torch.Tensor:
+        known = (points[..., 0] > self.behind) & (points[..., 0] < self.ahead)
+        return torch.where(known, super().free(belief, points), 0.5)
+
+
+def test_who_looks_for_what_is_new_does_not_turn_back_for_a_little() -> None:
+    for behind, ahead, goes_on in ((1.0, 5.4, True), (1.4, 7.6, False)):  # it stands at 3 m
+        who, maze = seeker(model=Strip(behind, ahead)), Drawn()
+        live(who, maze, [1] * 12)
+        for _ in range(16):
+            live(who, maze, [nearest(who.wish(1).numpy())])
+        assert (float(who.pose[0]) > 3.0) is goes_on
+
+
+def test_beside_what_was_never_seen_one_turns_the_same_way_and_once() -> None:
+    who, maze = seeker(model=Strip(-9.0, 3.2)), Drawn()
+    live(who, maze, [1] * 11)
+    around = int(2 * np.pi / TURN) + 1
+    wishes = []
+    for _ in range(around):
+        wishes.append(nearest(who.wish(1).numpy()))
+        live(who, maze, [wishes[-1]])
+    assert wishes == [MOVES.index((0, 1))] * around  # left all the way
+    before = who.pose
+    for _ in range(20):
+        live(who, maze, [nearest(who.wish(1).numpy())])
+    assert (who.pose - before)[:2].norm() > 1.0  # it goes on to another such place
 
 
 def test_sight_is_learned() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from ami.models import contract
 from ami.models.places import PlacesJEPA, sized
-from ami.nn.places import PlaceMemory, Viewer, Writer, between, moved, outlook
+from ami.nn.places import PlaceMemory, Stride, Viewer, Writer, between, moved, outlook
 from ami.objectives.revisits import Revisits, columns, planar, shades
 from ami.types import Belief, Clip, Latent
 from ami.worlds import maze_walks
@@ -214,3 +215,17 @@ def test_it_says_what_it_cannot_do_without(clip: Clip, tmp_path: Path) -> None:
         Revisits(made.config.dim).losses(made, replace(clip, depth=None), torch.Generator())
     with pytest.raises(ValueError, match="no JEPA of places of size 'vast'"):
         sized({NAME: BODY}, "vast")
+
+
+@torch.no_grad()
+def test_a_step_is_doubted_as_it_was_learned_to_be(clip: Clip) -> None:
+    made = model()
+    out = cast(Stride, made.strides[NAME]).out
+    out.weight.zero_()
+    out.bias[3:] = -9.0  # of bodies that hardly ever slip, however small they are
+    assert clip.actions is not None
+    belief = made.believe(None, made.encode(clip.between(0, 2)), clip.actions[:, :1], NAME)
+    assert belief.recurrent is not None
+    spread = belief.recurrent[:, -9:].unflatten(1, (3, 3)).diagonal(dim1=1, dim2=2)
+    assert (spread > 0).all()
+    assert (spread.sum(1) < 3.1 * np.exp(-9.0)).all()

@@ -97,6 +97,15 @@ def test_bounds_are_obeyed_exactly_by_every_candidate(method):
     assert found.actions[0, :, 2].mean() < 0.2
 
 
+def test_who_need_not_settle_saves_the_last_call_and_loses_no_other():
+    cost = GoalDistance(latent([[0.6, 0.1]]))
+    settled, not_settled = (
+        plan(replace(METHODS["cem"], settle=settle), integrator(), cost, [[0.0, 0.0]]) for settle in (True, False)
+    )
+    assert torch.equal(not_settled.history, settled.history[:-1])
+    assert not_settled.model_calls == settled.model_calls - 1
+
+
 @pytest.mark.parametrize("together", [1, 3])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_plan_does_not_depend_on_its_neighbours_to_the_last_bit(method, together):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ami.reasoning.readout import Readout, fit_readout
+from ami.reasoning.readout import Readout, fit_readout, with_products
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
@@ -21,6 +21,13 @@ def test_the_penalty_shrinks_to_the_mean_and_not_to_zero() -> None:
     truth = features[:, :1] + 30
     readout = fit_readout(features - features.mean(0), truth, penalty=1e6)
     torch.testing.assert_close(readout(features), truth.mean().expand(400, 1), rtol=1e-4, atol=0)
+
+
+def test_a_quadratic_truth_is_recovered_from_products() -> None:
+    features = torch.randn(400, 3, generator=torch.Generator().manual_seed(0))
+    truth = (features[:, :1] * features[:, 2:] - 2 * features[:, 1:2].square() + features[:, :1]) * 10
+    for seen, low, high in ((with_products(features), 0, 0.1), (features, 5, 100)):
+        assert low <= float(fit_readout(seen[:200], truth[:200]).error(seen[200:], truth[200:])) < high
 
 
 def test_the_error_is_a_mean_of_absolute_ones_for_each_quantity() -> None:

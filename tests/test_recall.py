@@ -12,8 +12,9 @@ from ami.evaluation.suites import SUITES
 from ami.evaluation.suites.layout import Layout
 from ami.evaluation.suites.recall import Recall
 from ami.evaluation.suites.reminded import Reminded
-from ami.evaluation.walking import Walked, markers, painted, views
+from ami.evaluation.walking import TWINS, Walked, markers, painted, views
 from ami.models.baselines import CopyLast
+from ami.nn.places import between, moved
 from ami.planning.routes import Routes, follow
 from ami.worlds import maze_walks
 from ami.worlds.maze import STRIDE, TURN, Mazes
@@ -63,9 +64,25 @@ def test_what_was_seen_from_a_pose_is_found_by_who_keeps_every_view() -> None:
     answers = [views(painted(lived.mazes, markers(lived.mazes).face[:, 0], 1), pose), views(lived.mazes, pose)]
     answers[0][:] = 255 - answers[0]
     found = lived.misfits(np.arange(3), pose, answers)
-    assert set(found) == {"model", "another walk", "window", "nearest view"}
+    assert set(found) == {"model", *TWINS}
     assert (found["nearest view"][:, 0, 1] < 1e-6).all()
     assert (found["nearest view"].argmin(2) == 1).all()
+
+
+@torch.no_grad()
+def test_poses_are_told_from_where_one_was_when_nearest_to_them() -> None:
+    lived, rows = walked(), np.arange(3)
+    true = lived.from_start(rows, lived.poses)
+    frame = torch.tensor([0.4, -1.0, 2.0])  # that another would choose
+    lived.believed = moved(frame.expand_as(true), true)
+    beside = lived.poses[:, 5:9] + np.array([0.001, 0.002, 0.5])
+    told = moved(frame.expand(3, 4, 3), lived.from_start(rows, beside))
+    apart = between(told, lived.from_near(rows, beside))
+    assert apart.abs().max() < 1e-3
+    late = lived.poses[:, 18:]
+    before = lived.from_near(rows, late)
+    lived.believed[:, :6] += 1.0
+    assert torch.equal(lived.from_near(rows, late), before)  # what was believed elsewhere does not matter
 
 
 @torch.no_grad()
@@ -85,7 +102,7 @@ def test_all_questions_are_asked_and_answered_with_intervals() -> None:
         "recall/forgetting",
         "recall/after-restart",
     ]
-    assert set(recalled[0].baselines) == {"window", "another walk", "nearest view", "chance"}
+    assert set(recalled[0].baselines) == {*TWINS, "chance"}
     laid = Layout(steps=25, budget=12).run(model(), 3, Asking(7)).results
     assert [each.benchmark for each in laid] == ["recall/walls", "recall/objects", "recall/go-to"]
     assert laid[-1].baselines["told all"].value > 0

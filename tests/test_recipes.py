@@ -121,7 +121,9 @@ def test_ways_are_learned_from_as_many_latents_as_a_belief_holds(rooms: Store, t
     model = checkpoint.load(train(recipe, tmp_path / "run", log_every=1))
     assert isinstance(model, JEPA)
     assert (model.config.window, model.reaches) == (2, ("two-rooms",))
-    assert {clip.steps for clip in recipe.stages[2].loader(model).batch(0)} == {5}  # three moments, start and goal
+    seen, joined = (stage.loader(model) for stage in recipe.stages[1:])
+    assert {clip.steps for clip in joined.batch(0)} == {5}  # three moments, start and goal
+    assert joined.sources[0].store.store is seen.sources[0].store  # each frame is encoded once for both
     assert read_metrics(tmp_path / "run")[-1]["two-rooms/reach"] > 0
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.matched_films import SHOWN, Remembers, quadruplet
 
 from ami.cli import entry
 from ami.data.episodes import Store
@@ -52,6 +53,18 @@ def test_a_cut_is_the_moment_that_stands_out() -> None:
     assert all(abs(a - b) >= APART for k, a in enumerate(times) for b in times[:k])
     out = [moment.stands_out for moment in timeline.moments]
     assert out == sorted(out, reverse=True)
+
+
+def test_what_a_model_holds_that_lives_through_films_counts_however_long_ago_it_was() -> None:
+    """A ball comes out in another row than it went in, five frames before: no window of three steps has seen that."""
+    holds, forgets = Remembers().eval(), Remembers().eval()
+    holds.lives = ("film",)
+    video = quadruplet(1)["ab"]
+    assert [each.time for each in watch(holds, video, Watching()).moments] == [pytest.approx(SHOWN / 10)]
+    assert not watch(forgets, video, Watching()).moments
+    longer = watch(holds, video, Watching(context=2, horizon=3)).surprise
+    assert [value is None for value in longer] == [True] * 2 + [False] * (len(video) - 2)
+    assert np.argmax(np.array(longer[2:], float)) == SHOWN - 2
 
 
 def test_a_timeline_and_a_page_are_written(ami, model: Path, tmp_path: Path) -> None:

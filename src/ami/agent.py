@@ -128,14 +128,14 @@ class Agent:
         done, passed, costs, calls = [], [], [], 0
         here, doubts = state.belief.latents, torch.zeros(len(seen))
         if self.doubt is not None:
-            doubts = self._one_step(self.doubt, [here.between(here.steps - 1, here.steps)], action[:, None])[0]
+            doubts = self._one_step(self.doubt, here.between(here.steps - 1, here.steps), action)[:, 0]
         for _ in range(steps):
             place = slice(state.since_plan - 1, state.since_plan)
             ahead = Latent(state.plan.imagined.values[:, place], state.plan.imagined.times[:, place])
             calls += state.plan.model_calls if state.since_plan == 1 else 0
             done.append(action)
             passed.append(ahead)
-            costs.append(self._one_step(self.cost, [ahead], action[:, None])[0])
+            costs.append(self._one_step(self.cost, ahead, action)[:, 0])
             action, state = self.act(state, Clip(self.embodiment, ahead.times, latents=ahead.values))
         nearest = torch.stack(costs).cummin(0).values
         refused = ((nearest[-1] > self.enough) | (doubts.to(nearest) > DOUBTED)).tolist()
@@ -151,20 +151,21 @@ class Agent:
         )
 
     @torch.no_grad()
-    def _one_step(self, cost: Cost, steps: Sequence[Latent], action: Tensor) -> Float[Tensor, "steps batch"]:
-        """What each of these steps costs by itself, group by group as in planning."""
+    def _one_step(
+        self, cost: Cost, steps: Latent, action: Float[Tensor, "batch action"]
+    ) -> Float[Tensor, "batch steps"]:
+        """What each of these steps costs by itself: candidates of one step, group by group as in planning."""
         found = []
         for index in groups(len(action), self.together, action.device):
-            one = cost.rows(index)
-            found.append(
-                torch.stack([one(Latent(each.values[index], each.times[index]), action[index]) for each in steps])
-            )
-        return torch.cat(found, 1)[:, : len(action)]
+            each = Latent(steps.values[index].flatten(0, 1)[:, None], steps.times[index].flatten()[:, None])
+            done = action[index].repeat_interleave(steps.steps, 0)[:, None]
+            found.append(cost.rows(index)(each, done).view(-1, steps.steps))
+        return torch.cat(found)[: len(action)]
 
     def _do(self, state: AgentState) -> tuple[Float[Tensor, "batch action"], AgentState]:
         """The next action of the plan; the middle of the bounds where no plan was found."""
         action = state.plan.actions[:, state.since_plan]
-        if state.plan.why:
+        if any(state.plan.why):
             middle = (torch.tensor(self.body.low) + torch.tensor(self.body.high)).to(action) / 2
             action = torch.where(state.plan.found[:, None], action, middle)
         return action, replace(state, since_plan=state.since_plan + 1, last_action=action, step=state.step + 1)
@@ -189,12 +190,11 @@ class Agent:
         """Remember the place of a new plan, raised to what the plan's first step is worth, if that is more."""
         if not self.places:
             return state
-        first = state.plan.actions[:, :1]
-        here = Latent(state.belief.latents.values[:, -1:], state.belief.latents.times[:, -1:])
-        there = Latent(state.plan.imagined.values[:, :1], state.plan.imagined.times[:, :1])
-        now, then = self._one_step(self._cost(state), [here, there], first)
-        height = torch.where(now > self.enough, (then + self.pace - now).clamp_min(0.0), 0.0)[:, None]
-        places, heights = here.values, height
+        held = state.belief.latents
+        here, there = held.between(held.steps - 1, held.steps), state.plan.imagined.between(0, 1)
+        both = Latent(torch.cat([here.values, there.values], 1), torch.cat([here.times, there.times], 1))
+        now, then = self._one_step(self._cost(state), both, state.plan.actions[:, 0]).split(1, 1)
+        places, heights = here.values, torch.where(now > self.enough, (then + self.pace - now).clamp_min(0), 0)
         if state.places is not None and state.heights is not None:
             places = torch.cat([state.places, places], 1)[:, -self.places :]
             heights = torch.cat([state.heights, heights], 1)[:, -self.places :]
@@ -244,6 +244,8 @@ def _generator(seed: int, episode: int, step: int) -> torch.Generator:
 
 def _joined(beliefs: Sequence[Belief]) -> Belief:
     """The rows of several beliefs of one model, one after another."""
+    if len(beliefs) == 1:
+        return beliefs[0]
 
     def join(parts: Sequence[Tensor | None]) -> Tensor | None:
         present = [part for part in parts if part is not None]

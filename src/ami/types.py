@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -117,7 +117,10 @@ class Latent:
 
 @dataclass(frozen=True)
 class Belief:
-    """What an agent holds now: the recent latents and, where there are any, a recurrent state and what was recalled."""
+    """What an agent holds now: the recent latents and, where a model has them, a recurrent state and what it recalled.
+
+    A value like any other: it can be saved, compared, copied for every candidate of a planner.
+    """
 
     embodiment: str
     latents: Latent
@@ -137,16 +140,12 @@ class Belief:
         return self._each_row(lambda tensor: tensor.repeat_interleave(times, dim=0))
 
     def _each_row(self, change: Callable[[Tensor], Tensor]) -> Belief:
-        def latent(held: Latent) -> Latent:
-            return Latent(change(held.values), change(held.times))
+        def each(held: Any) -> Any:
+            if isinstance(held, Latent):
+                return Latent(change(held.values), change(held.times))
+            return change(held) if isinstance(held, Tensor) else held
 
-        return Belief(
-            self.embodiment,
-            latent(self.latents),
-            None if self.actions is None else change(self.actions),
-            None if self.recurrent is None else change(self.recurrent),
-            None if self.recalled is None else latent(self.recalled),
-        )
+        return Belief(**{name: each(held) for name, held in vars(self).items()})
 
 
 class WorldModel(nn.Module):
@@ -397,4 +396,4 @@ class Result:
 
 
 def _tensors(clip: Clip) -> dict[str, Tensor]:
-    return {each.name: held for each in fields(clip) if isinstance(held := getattr(clip, each.name), Tensor)}
+    return {name: value for name, value in vars(clip).items() if isinstance(value, Tensor)}

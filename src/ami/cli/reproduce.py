@@ -17,7 +17,7 @@ from ami.cli.show import Bars
 from ami.evaluation.report import LOG, Checkpoint, Code, Report, Suite, read_report, write_report
 from ami.evaluation.statistics import wilson
 from ami.models.checkpoint import read_provenance
-from ami.recipes.baby import PLAN, SETTINGS
+from ami.recipes.baby import DOOR, PLAN, SETTINGS
 from ami.recipes.films import VIDEO
 from ami.recipes.physics import PHYSICS
 from ami.recipes.places import PLACES
@@ -25,6 +25,7 @@ from ami.recipes.spatial import SPATIAL
 from ami.types import Interval, Result
 
 _WALLS: dict[str, Any] = {"world": "two-rooms/wall", "episodes": 1500, "steps": 129}  # long enough to find the door
+_DOORS = {**_WALLS, "world": "two-rooms/door", "episodes": 1000}
 # Two such walks of each layout; a third of the layouts have no door.
 _REVISITED: dict[str, Any] = {"world": "two-rooms/revisited", "episodes": 3000, "steps": 129}
 # What remembers, by itself: the parts that explore and expect, without those that act and watch.
@@ -36,6 +37,7 @@ _NOTHING = replace(_ROOMS, episodes=0)
 CAPABILITIES = {
     "rooms": replace(_ROOMS, settings=replace(SETTINGS["baby"], reach=0), suite="rooms", with_films="rooms"),
     "plan": replace(_ROOMS, settings=PLAN, **_WALLS, suite="plan", with_films="plan"),
+    "door": replace(_ROOMS, settings=DOOR, **_DOORS, suite="door", with_films="door"),
     "no-plan": replace(_ROOMS, settings=PLAN, **_REVISITED, suite="planning", with_films="planning"),
     "video": replace(_NOTHING, recipe="video", settings=VIDEO, drawn=3000, suite="films", with_films="video"),
     "reason": replace(_NOTHING, recipe="physics", settings=PHYSICS, physics=9000, suite="reason", with_films="reason"),

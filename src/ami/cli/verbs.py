@@ -348,7 +348,8 @@ class Plan(Heavy):
 class Reproduce(Heavy):
     """Make a capability's figures from nothing, once for each training seed, and pool them."""
 
-    what: Positional[Literal["rooms", "plan", "no-plan", "video", "reason", "memory", "spatial"]]  # whose figures
+    # whose figures
+    what: Positional[Literal["rooms", "plan", "door", "no-plan", "video", "reason", "memory", "spatial"]]
     seeds: int = 1  # trainings, each with experience and questions of its own
     data: tuple[Path, ...] = ()  # films and robots to learn from as well; RGB-D folders to be asked about, unseen
     out: Path | None = None  # folder for all of it; runs/reproduce/NAME where it is not said

@@ -20,17 +20,20 @@ from ami.types import Belief, Latent, WorldModel
 _SURE = 0.5  # a column shows a thing if that is likelier
 _WIDE = 0.3  # metres: sights of one thing are so far apart
 _AGAIN = 5  # steps for which a way is followed before another is looked for
-_ENOUGH = 0.5  # weight of the sights of a thing: with less it is not known where it is
+_ENOUGH = 1.0  # weight of the sights of a thing: with less it is not known where it is
+_BESIDE = 0.5  # metres: who is so near a place where nobody looked turns round until all of it was seen
 _UNKNOWN = 0.04  # a place that is neither open nor shut by more was not looked at
 
 
 class Sight(nn.Module):
     """What each column of a latent shows: how likely each thing is, and how far away it is then."""
 
-    def __init__(self, dim: int, things: int, width: int = 64) -> None:
+    def __init__(self, dim: int, things: int, width: int = 128) -> None:
         super().__init__()
         self.things = things
-        self.layers = nn.Sequential(nn.Linear(dim, width), nn.ReLU(), nn.Linear(width, 2 * things))
+        self.layers = nn.Sequential(
+            nn.Linear(dim, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2 * things)
+        )
 
     def forward(
         self, tokens: Float[Tensor, "*rows column dim"]
@@ -47,7 +50,7 @@ def fit_sight(
     generator = torch.Generator().manual_seed(seed)
     with drawn_from(seed):
         sight = Sight(tokens.shape[-1], true.shape[-1])
-    optimisation = Optimisation(rate=3e-3)
+    optimisation = Optimisation(rate=5e-3)
     optimiser = optimisation.build(sight.parameters())
     for step in range(steps):
         row = torch.randint(len(tokens), (64,), generator=generator)
@@ -95,6 +98,8 @@ class Seeker:
     _notes: Float[Tensor, "note 4"] = field(default_factory=lambda: torch.zeros(0, 4))  # thing, x, y and weight
     _way: tuple[int, Tensor, Field, bool] | None = None  # the thing, the goal, and whether the thing is there
     _since: int = 0  # steps that the way was followed for
+    _turned: int = 0  # steps in which one looked round where one is
+    _looked: Float[Tensor, "place 2"] = field(default_factory=lambda: torch.zeros(0, 2))  # where one looked all round
 
     def __post_init__(self) -> None:
         self._lived = deque(maxlen=self.window or 1)
@@ -106,7 +111,7 @@ class Seeker:
         if self.window is None or self._age % _AGAIN:
             self._live(*self._lived[-1])
             return
-        self.belief, self._notes, self._way = None, self._notes[:0], None
+        self.belief, self._notes, self._way, self._looked = None, self._notes[:0], None, self._looked[:0]
         for values, done in self._lived:
             self._live(values, done)
 
@@ -114,15 +119,25 @@ class Seeker:
         """What to do to find a thing: how far ahead and how far to the left, shares of a step."""
         pose = self.pose
         if self._way is None or self._way[0] != thing or self._since >= _AGAIN:
-            self._way, self._since = self._plan(thing, pose[:2]), 0
+            self._way, self._since = self._plan(thing, pose), 0
         _, goal, ways, there = self._way
         if there and float((goal - pose[:2]).norm()) < 0.5 * _WIDE:  # one is where it should be, and it is not
             apart = (self._notes[:, 1:3] - goal).norm(dim=-1)
             self._notes = self._notes[(self._notes[:, 0] != thing) | (apart > 2 * _WIDE)]
-            self._way, self._since = self._plan(thing, pose[:2]), 0
-            ways = self._way[2]
+            self._way, self._since = self._plan(thing, pose), 0
+            _, goal, ways, there = self._way
         self._since += 1
+        if not there and float((goal - pose[:2]).norm()) < _BESIDE:
+            return self._look_round(goal)
+        self._turned = 0
         return follow(ways, pose, stride=self.legs.stride, turn=self.legs.turn)
+
+    def _look_round(self, goal: Float[Tensor, "2"]) -> Float[Tensor, "2"]:
+        """Turn, always the same way; what a whole turn does not show is not asked for again."""
+        self._turned += 1
+        if self._turned * self.legs.turn > 2 * torch.pi:
+            self._looked, self._way, self._turned = torch.cat([self._looked, goal[None]]), None, 0
+        return torch.tensor([0.0, 1.0])
 
     def place(self, thing: int) -> Float[Tensor, "2"] | None:
         """Where it believes a thing to be, from where the belief began (m): where most sights of it lie together."""
@@ -153,13 +168,17 @@ class Seeker:
         assert self.belief is not None
         return self.model.free(self.belief, points[None])[0]
 
-    def _plan(self, thing: int, here: Float[Tensor, "2"]) -> tuple[int, Tensor, Field, bool]:
+    def _plan(self, thing: int, pose: Float[Tensor, "3"]) -> tuple[int, Tensor, Field, bool]:
         known = self.place(thing)
-        goal = self._unseen(here) if known is None else known
+        goal = self._unseen(pose) if known is None else known
         return thing, goal, self.legs.routes.to(goal, self._open), known is not None
 
-    def _unseen(self, here: Float[Tensor, "2"]) -> Float[Tensor, "2"]:
-        """The nearest open place beside some where nobody looked; any open one where there is no such place."""
+    def _unseen(self, pose: Float[Tensor, "3"]) -> Float[Tensor, "2"]:
+        """The open place beside some where nobody looked that takes the fewest steps; any open one where there is none.
+
+        Turns count too: of two places as far away the one ahead is gone to, and the next plan does not turn back.
+        """
+        here = pose[:2]
         points = lattice(here, self.legs.routes)
         open_ = self._open(points.flatten(0, 1)).view(points.shape[:2])
         unknown = ((open_ - 0.5).abs() < _UNKNOWN).float()
@@ -167,7 +186,13 @@ class Seeker:
         beside = functional.max_pool2d(unknown[None, None], 3, 1, 1)[0, 0]
         free = open_ > 0.6
         edge = free & (beside > 0) & (around > 0.2)
+        if len(self._looked):
+            edge &= torch.cdist(points.flatten(0, 1), self._looked).amin(1).view(edge.shape) > 2 * _BESIDE
         dear = self.legs.routes.to(here, self._open)(points.flatten(0, 1)).view(points.shape[:2])
+        apart = points - here
+        aside = torch.atan2(apart[..., 1], apart[..., 0]) - pose[2]
+        turn = (torch.remainder(aside + torch.pi, 2 * torch.pi) - torch.pi).abs()
+        dear = dear + turn * (self.legs.stride / self.legs.turn)
         if edge.any():
             return points.flatten(0, 1)[torch.where(edge, dear, torch.inf).argmin()]
         some = points[free & (dear < torch.inf)] if free.any() else here[None]

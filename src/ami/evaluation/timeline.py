@@ -7,11 +7,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
 
 from ami.evaluation.films import film_clip, passive
-from ami.reasoning.surprise import Ordinary, Watching, energies, ordinary, standing_out, surprise
-from ami.types import WorldModel
+from ami.reasoning.surprise import (
+    Ordinary,
+    Watching,
+    energies,
+    ordinary,
+    standing_out,
+    stepwise_energies,
+    surprise,
+)
+from ami.types import Clip, WorldModel
 
 Film = UInt8[np.ndarray, "frames height width 3"]
 APART = 1.0  # seconds between two moments
@@ -53,15 +63,18 @@ class Timeline:
 
 def calibrate(model: WorldModel, films: Sequence[Film], watching: Watching) -> Ordinary:
     """What the model's own error is on ordinary films."""
-    return ordinary([energies(model, film_clip(model, film), watching) for film in films])
+    return ordinary([_judged(model, film_clip(model, film), watching) for film in films])
 
 
 def watch(
     model: WorldModel, video: Film, watching: Watching, known: Ordinary | None = None, *, name: str = "film"
 ) -> Timeline:
-    """Watch one film. Without ``known`` it is calibrated on itself: what is ordinary is what it mostly shows."""
+    """Watch one film. Without ``known`` it is calibrated on itself: what is ordinary is what it mostly shows.
+
+    A model that lives through films is judged by one belief, carried along from the beginning; any other by windows.
+    """
     clip = film_clip(model, video)
-    energy = energies(model, clip, watching)
+    energy = _judged(model, clip, watching)
     curve = surprise(energy, known or ordinary([energy]), watching)
     out = standing_out(curve, watching).numpy(force=True)
     held, times = curve.numpy(force=True), clip.times[0].double().numpy()
@@ -76,6 +89,15 @@ def watch(
             for k in _peaks(np.where(held > 0, out, np.nan), times)
         ),
     )
+
+
+def _judged(model: WorldModel, clip: Clip, watching: Watching) -> Float[Tensor, "windows horizon"]:
+    """What :func:`energies` answers; a belief that holds on is not begun anew for each window."""
+    if clip.embodiment not in model.lives:
+        return energies(model, clip, watching)
+    along, count = stepwise_energies(model, clip, range(1, watching.horizon + 1))[0], clip.steps - watching.window + 1
+    ahead = range(watching.horizon)
+    return torch.stack([along[watching.context + k : watching.context + k + count, k] for k in ahead], 1)
 
 
 def _peaks(out: np.ndarray, times: np.ndarray) -> list[int]:

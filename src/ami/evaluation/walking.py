@@ -17,7 +17,7 @@ from ami.worlds.maze import EMBODIMENT, NAME, Mazes, Seen
 WINDOW = 8  # steps that a twin without memory remembers
 _NEAR = (0.3, 0.3, 0.4)  # metres, metres, radians: what counts as a small difference between two poses
 _TOGETHER = 24  # questions: each has the whole belief of its walk beside it
-TWINS = ("window", "another walk", "nearest view")
+TWINS = ("told from the start", "window", "another walk", "nearest view")
 
 
 @dataclass
@@ -55,11 +55,26 @@ class Walked:
         times = torch.arange(video.shape[1]).expand(len(video), -1) * EMBODIMENT.step_seconds
         return self.model.encode(Clip(NAME, times.float(), video))
 
-    def from_start(self, rows: Int[np.ndarray, "k"], poses: Float[np.ndarray, "k view 3"]) -> Tensor:
-        """True poses as one says them who was told where things are, seen from where the walk began."""
-        start = torch.from_numpy(self.poses[rows, 0]).float()[:, None]
-        told = between(start.expand(*poses.shape[:2], -1), torch.from_numpy(poses).float())
-        return told if self.origin is None else between(self.origin[rows][:, None].expand_as(told), told)
+    def from_start(self, rows: Int[np.ndarray, "k"], poses: Float[np.ndarray, "k view 3"]) -> Float[Tensor, "k view 3"]:
+        """True poses from where the walk began."""
+        start = torch.from_numpy(self.poses[rows, :1]).float()
+        return between(start.expand(*poses.shape[:2], -1), torch.from_numpy(poses).float())
+
+    def from_near(self, rows: Int[np.ndarray, "k"], poses: Float[np.ndarray, "k view 3"]) -> Float[Tensor, "k view 3"]:
+        """True poses where one believes them who is told how each lies from where one was when nearest to it.
+
+        Who was told no pose has a map that is bent a little and turned, so any one frame for all of it puts far
+        places beside themselves; each pose that was believed is a frame for what is near it. Source: Sibley, Mei, Reid
+        and Newman 2009, "Adaptive relative bundle adjustment".
+        """
+        asked, been = (torch.from_numpy(each).float() for each in (poses, self.poses[rows, : self.now + 1]))
+        nearest = torch.cdist(asked[..., :2], been[..., :2]).argmin(-1)
+        was = been[torch.arange(len(rows))[:, None], nearest]
+        return self._since(rows, moved(self.believed[torch.from_numpy(rows)[:, None], nearest], between(was, asked)))
+
+    def _since(self, rows: Int[np.ndarray, "k"], poses: Float[Tensor, "k view 3"]) -> Float[Tensor, "k view 3"]:
+        """Poses from where the walk began, from where the belief did."""
+        return poses if self.origin is None else between(self.origin[rows][:, None].expand_as(poses), poses)
 
     def misfits(
         self,
@@ -77,9 +92,10 @@ class Walked:
     ) -> dict[str, Float[np.ndarray, "k view answer"]]:
         shape = *poses.shape[:2], len(answers)
         seen = self.perceive(np.stack(answers, 2).reshape(len(poses), -1, *answers[0].shape[2:]))
-        asked = self.from_start(rows, poses)
+        asked, start = self.from_near(rows, poses), self._since(rows, self.from_start(rows, poses))
         index, belief = torch.from_numpy(rows), self._belief()
         found = {"model": self.model.recognise(belief.rows(index), asked, seen)}
+        found["told from the start"] = self.model.recognise(belief.rows(index), start, seen)
         found["another walk"] = self.model.recognise(belief.rows((index + 1) % len(belief)), asked, seen)
         since = torch.from_numpy(self.poses[rows, self.now]).float()[:, None]
         apart = between(since.expand(*poses.shape[:2], -1), torch.from_numpy(poses).float())
@@ -87,7 +103,7 @@ class Walked:
         here = self.model.where(short)[:, None].expand_as(apart)
         found["window"] = self.model.recognise(short, moved(here, apart), seen)
         found["nearest view"] = self._nearest(index, asked, seen)
-        found |= self.others(index, asked, seen)
+        found |= self.others(index, self.from_start(rows, poses), seen)
         return {who: each.view(shape).numpy() for who, each in found.items()}
 
     def others(self, index: Tensor, asked: Float[Tensor, "k view 3"], seen: Latent) -> dict[str, Tensor]:

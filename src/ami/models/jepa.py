@@ -39,9 +39,9 @@ class JEPAConfig(BaseModel):
     lessons: int = Field(default=8, ge=0, description="mistakes of its own that a belief holds, to mend others")
     reaches: tuple[str, ...] = Field(default=(), description="embodiments for which it learns how far things are")
     judges: tuple[str, ...] = Field(default=(), description="those of them for which it learns whether any way leads")
-    unsure: tuple[str, ...] = Field(default=(), description="embodiments for which it learns how far off it may be")
     settled: tuple[str, ...] = Field(default=(), description="those of them that are always in one place")
     landmarks: int = Field(default=256, ge=1, description="moments that it keeps of such a place")
+    unsure: tuple[str, ...] = Field(default=(), description="embodiments for which it learns how far off it may be")
     reach_width: int = Field(default=256, ge=8)
     reach_depth: int = Field(default=3, ge=1)
 
@@ -67,8 +67,8 @@ def sized(
     precision: str = "fp32",
     reaches: tuple[str, ...] = (),
     judges: tuple[str, ...] = (),
-    unsure: tuple[str, ...] = (),
     settled: tuple[str, ...] = (),
+    unsure: tuple[str, ...] = (),
 ) -> JEPAConfig:
     """The settings of one size: ``baby``, ``tiny``, ``small``, ``base`` or ``large``."""
     if size not in _SIZES:
@@ -86,8 +86,8 @@ def sized(
         predictor_depth=predictor_depth,
         reaches=reaches,
         judges=judges,
-        unsure=unsure,
         settled=settled,
+        unsure=unsure,
         reach_width=max(256, predictor_width // 2),  # there are some for each embodiment: soon more than all the rest
     )
 
@@ -222,9 +222,10 @@ class JEPA(WorldModel):
         if belief.embodiment not in self.reaches:
             return super().propose(belief, goal, horizon)
         rollout, done = _Rollout(self, belief), []
-        for _ in range(horizon):
+        for step in range(horizon):
+            if step:
+                rollout.step(done[-1])
             done.append(self.way(belief.embodiment).action(rollout.state, goal.values[:, 0, STATE], rollout.scene))
-            rollout.step(done[-1])
         return torch.stack(done, 1)
 
     def energy(

@@ -103,15 +103,15 @@ class Mind(WorldModel):
         """As its part does."""
         return self.part(embodiment).reachable(now, goal, embodiment)
 
+    def landmarks(self, embodiment: str) -> Latent | None:
+        """As its part does."""
+        return self.part(embodiment).landmarks(embodiment)
+
     def uncertainty(
         self, imagined: Latent, actions: Float[Tensor, "batch horizon action"], embodiment: str
     ) -> Float[Tensor, "batch horizon"]:
         """As its part does."""
         return self.part(embodiment).uncertainty(imagined, actions, embodiment)
-
-    def landmarks(self, embodiment: str) -> Latent | None:
-        """As its part does."""
-        return self.part(embodiment).landmarks(embodiment)
 
     def propose(self, belief: Belief, goal: Latent, horizon: int) -> Float[Tensor, "batch horizon action"]:
         """As its part does."""

@@ -20,8 +20,7 @@ from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
 _CHUNK = 256  # pictures at a time
 _FLOOR = 0.05  # of a token's variance: an error is never expected to be so small that less would surprise
 _NUDGE = (0.06, 0.06, 0.04)  # metres, metres, radians: by so much a pose is moved to see how the view changes
-_ALIKE = 24.0  # numbers of a view that err together: what one of them says is not said so often
-_STRAY = 0.02  # metres, metres, radians: no step is surer than this, or a filter that was once wrong stays so
+_ALIKE = 48.0  # numbers of a view that err together: what one of them says is not said so often
 _MOST = (0.15, 0.15, 0.12)  # metres, metres, radians: no look corrects a pose by more
 
 
@@ -190,7 +189,7 @@ class PlacesJEPA(WorldModel):
         apart = pose - held.pose
         drift = torch.diag_embed(torch.ones_like(pose))
         drift = torch.cat([drift[..., :2], torch.stack([-apart[:, 1], apart[:, 0], one], -1)[..., None]], -1)
-        noise = turned @ torch.diag_embed(doubt.exp() + _STRAY**2) @ turned.mT
+        noise = turned @ torch.diag_embed(doubt.exp()) @ turned.mT
         return Held(held.places, pose, drift @ held.spread @ drift.mT + noise)
 
     def _look(self, held: Held, tokens: Float[Tensor, "rows column dim"]) -> Held:

@@ -94,12 +94,13 @@ class PlaceMemory(nn.Module):
         index, share = self._corners(at)
         share, shut = (share * weights[..., None]).to(places.dtype), values.shape[1]
         seen = _bearing(toward)[..., None] * torch.cat([torch.ones_like(values[..., :1]), values], -1)[:, :, None]
-        told = (share[:, :shut, :, None] * seen.flatten(2)[:, :, None].to(places.dtype)).flatten(1, 2)
-        place = index[:, :shut].flatten(1)[..., None].expand(-1, -1, told.shape[-1])
-        opened = places[..., 0].scatter_add(1, index[:, shut:].flatten(1), share[:, shut:].flatten(1))
-        shown = places[..., 1:].scatter_add(1, place, told)
-        total = opened + shown[..., :: 1 + self.value].sum(-1)
-        return torch.cat([opened[..., None], shown], -1) * (self.most / total.clamp_min(self.most))[..., None]
+        seen = functional.pad(seen.flatten(2), (1, 0)).to(places.dtype)
+        told = (share[:, :shut, :, None] * seen[:, :, None]).flatten(0, 2)
+        known = places.flatten(0, 1).index_add(0, index[:, :shut].flatten(), told)
+        opened = torch.zeros_like(known[:, 0]).index_add(0, index[:, shut:].flatten(), share[:, shut:].flatten())
+        known[:, 0] += opened
+        total = known[:, 0] + known[:, 1 :: 1 + self.value].sum(-1)
+        return (known * (self.most / total.clamp_min(self.most))[:, None]).view_as(places)
 
     def read(
         self, places: Places, at: Float[Tensor, "rows point 2"], toward: Float[Tensor, "rows point"]
@@ -109,11 +110,10 @@ class PlaceMemory(nn.Module):
         The share of the sights in which a point was shut; what was shown then from this side, and from any; how much
         of it is from this side; and how sure it all is, from 0, never seen, to 1.
         """
-        grid = places.unflatten(1, (self.side, self.side)).permute(0, 3, 1, 2)
-        grid = functional.pad(grid, (0, 1, 0, 1), mode="circular")
-        place = torch.remainder(at / self.spacing, self.side) * (2 / self.side) - 1
-        found = functional.grid_sample(grid, place.flip(-1)[:, None], align_corners=True)[:, :, 0].transpose(1, 2)
-        opened, shown = found.tensor_split([1], -1)
+        index, share = self._corners(at)
+        table, share = places.flatten(0, 1), share.to(places.dtype)
+        found = functional.embedding_bag(index.flatten(0, 1), table, per_sample_weights=share.flatten(0, 1), mode="sum")
+        opened, shown = found.view(*at.shape[:2], -1).tensor_split([1], -1)
         shown = shown.unflatten(-1, (4, -1))
         here, any_ = torch.einsum("bpk,bpkv->bpv", _bearing(toward), shown), shown.sum(2)
         shut, total = any_[..., :1], opened + any_[..., :1]
@@ -129,14 +129,18 @@ class PlaceMemory(nn.Module):
         )
 
     def _corners(self, at: Float[Tensor, "rows point 2"]) -> tuple[Tensor, Tensor]:
-        """The four points of the lattice round each point, and how near it is to each; that adds up to 1."""
+        """The four points of the lattice round each point, counted through all rows, and how near it is to each.
+
+        That adds up to 1.
+        """
         place = at / self.spacing
         low = place.floor()
         near = torch.stack([1 - (place - low), place - low], -1)  # (rows point axis end)
         share = near[:, :, 0, :, None] * near[:, :, 1, None, :]
         both = torch.stack([low, low + 1], -1).long() % self.side
         index = both[:, :, 0, :, None] * self.side + both[:, :, 1, None, :]
-        return index.flatten(2), share.flatten(2)
+        first = torch.arange(len(at), device=at.device)[:, None, None] * self.side**2
+        return index.flatten(2) + first, share.flatten(2)
 
 
 def _bearing(toward: Float[Tensor, "*rows"]) -> Float[Tensor, "*rows 4"]:

@@ -144,5 +144,5 @@ def mended(
     far = (state[:, None] - held).square().mean(-1) / _NEAR_STATE**2
     if action is not None:
         far = far + (action[:, None] - acted).square().mean(-1) / _NEAR_ACTION**2
-    weight = torch.exp(-far / 2)
-    return torch.einsum("bl,bld->bd", weight, missed) / (weight.sum(1, keepdim=True) + _DOUBT)
+    weight = torch.exp(-far / 2)[..., None]
+    return (weight * missed).sum(1) / (weight.sum(1) + _DOUBT)

@@ -31,8 +31,8 @@ class Filled:
     def __call__(self, imagined: Latent, actions: Float[Tensor, "rows horizon action"]) -> Float[Tensor, "rows"]:
         steps = imagined.values.unflatten(0, (len(self.places), -1)).flatten(3)
         places = self.places.flatten(2)[:, None, None]
-        near = (steps[:, :, :, None] - places).square().mean(-1) / _WIDTH**2
-        hills = torch.einsum("pcsk,pk->pc", torch.exp(-near / 2), self.heights)
+        near = torch.exp((steps[:, :, :, None] - places).square().mean(-1) * (-0.5 / _WIDTH**2))
+        hills = (near * self.heights[:, None, None]).sum((-1, -2))
         return self.cost(imagined, actions) + hills.flatten()
 
     def rows(self, index: slice | Tensor) -> Filled:

@@ -58,8 +58,13 @@ class Everywhere:
 
 def of_plans(values: Float[Tensor, "plans ..."], index: slice | Tensor) -> Float[Tensor, "rows ..."]:
     """What belongs to some of the plans, in the order of ``index``; ``ValueError`` for a plan that has none."""
-    if isinstance(index, Tensor) and len(index) and int(index.max()) >= len(values):
-        raise ValueError(f"plan number {int(index.max())} has no goal: there are {len(values)}; give one for each plan")
+    last = -1
+    if isinstance(index, slice):
+        last += index.stop or 0
+    elif isinstance(index, Tensor) and len(index):
+        last = int(index.max())
+    if last >= len(values):
+        raise ValueError(f"plan number {last} has no goal: there are {len(values)}; give one for each plan")
     return values[index]
 
 

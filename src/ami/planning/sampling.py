@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float
@@ -51,6 +52,7 @@ class SamplingSettings:
     fine: float = 0.0  # share of the candidates drawn at scales from 1 down to 0.03, to settle and still look around
     keep: int = 0  # elites that compete again in the next iteration, without being imagined again
     shrink: float = 1.0  # each iteration draws this many times fewer candidates than the one before
+    settle: bool = True  # the mean to which the last iteration was fitted is imagined too, in one more call
     together: int = 1  # plans imagined in one call of the model: 1 suits a CPU's cache, more suits a GPU
 
     def __post_init__(self) -> None:
@@ -101,12 +103,12 @@ class SamplingPlanner(Search):
     def leaders(
         self, task: Task, guess: Float[Tensor, "plans horizon action"], generators: Sequence[torch.Generator]
     ) -> Iterator[Found]:
-        """The best of each iteration, and at last the mean to which the last one was fitted."""
+        """The best of each iteration and, to ``settle``, the mean to which the last one was fitted."""
         settings, mean, reach = self.settings, guess, (task.high - task.low) / 2
         std = (settings.init_std * reach).expand_as(mean)
         colour = coloured(mean.shape[1], settings.colour).to(mean)
         kept, kept_ranks = mean[:, None][:, :0], mean.new_empty(len(mean), 0)
-        for samples in settings.schedule:
+        for number, samples in enumerate(settings.schedule, start=1):
             noise = draw(generators, samples - 1, colour, len(reach))
             noise = noise * _scales(samples - 1, settings.fine).to(noise)
             # Refitting to draws before they are clamped explores more (8 % cheaper ways round a wall for white-noise
@@ -115,6 +117,8 @@ class SamplingPlanner(Search):
             candidates = torch.cat([mean[:, None], drawn], 1)
             ranks, leader = task.imagine(candidates)
             yield leader
+            if number == settings.iterations and not settings.settle:
+                return
             elite_ranks, elites = _elites(
                 torch.cat([ranks, kept_ranks], 1), torch.cat([candidates, kept], 1), settings.elites
             )
@@ -126,6 +130,7 @@ class SamplingPlanner(Search):
         yield task.imagine(mean[:, None])[1]
 
 
+@lru_cache(maxsize=32)
 def _scales(samples: int, fine: float) -> Float[Tensor, "samples 1 1"]:
     """1 for most candidates; for a share of them falling evenly in logarithm to 0.03.
 

@@ -136,14 +136,15 @@ class Search(ABC):
         values = belief.latents.values
         if len(low) != len(high):
             raise ValueError(f"{len(low)} lower and {len(high)} upper bounds came; give one of each per action")
+        _check(low, high, horizon, len(belief), generators, first_guess)
         bounds = torch.tensor([tuple(low), tuple(high)], dtype=torch.float32, device=values.device)
-        _check(bounds, horizon, len(belief), generators, first_guess)
         if first_guess is None:
             first_guess = bounds.mean(0).expand(len(belief), horizon, -1)
         first_guess = first_guess.to(bounds).clamp(*bounds)
         if enough is not None and enough.shape != (len(belief),):
             raise ValueError(f"enough is {tuple(enough.shape)} for {len(belief)} rows; give each row one number")
         found, history, why = [], [], []
+        rows = torch.arange(len(belief), device=values.device)
         for index in groups(len(belief), self.together, values.device):
             task = Task(
                 model,
@@ -153,7 +154,7 @@ class Search(ABC):
                 guardrails=[each.rows(index) for each in guardrails],
                 enough=None if enough is None else enough[index],
             )
-            leaders = self.leaders(task, first_guess[index], [generators[row] for row in index.tolist()])
+            leaders = self.leaders(task, first_guess[index], [generators[row] for row in rows[index].tolist()])
             best = list(accumulate(leaders, Found.or_better))
             found.append(best[-1])
             history.append(torch.stack([each.cost for each in best]))
@@ -161,14 +162,15 @@ class Search(ABC):
         return _answer(found, history, why, len(belief))
 
 
-def groups(batch: int, size: int, device: torch.device) -> Iterator[Int[Tensor, "size"]]:
-    """Row numbers, always ``size`` at a time: the last row is repeated to fill the last group.
+def groups(batch: int, size: int, device: torch.device) -> Iterator[slice | Int[Tensor, "size"]]:
+    """Rows, always ``size`` at a time: the last row is repeated to fill the last group.
 
     A matrix product rounds differently at another batch size, so whatever must not depend on the number of its
     neighbours is computed group by group, and the filling dropped.
     """
     for start in range(0, batch, size):
-        yield torch.arange(start, start + size, device=device).clamp_max(batch - 1)
+        whole = slice(start, start + size)  # of which nothing need be copied
+        yield whole if whole.stop <= batch else torch.arange(start, whole.stop, device=device).clamp_max(batch - 1)
 
 
 def draw(
@@ -180,7 +182,7 @@ def draw(
         if id(generator) not in drawn:
             noise = torch.randn(samples, len(colour), actions, generator=generator, device=generator.device)
             drawn[id(generator)] = noise.to(colour)
-    return torch.einsum("th,psha->psta", colour, torch.stack([drawn[id(generator)] for generator in generators]))
+    return colour @ torch.stack([drawn[id(generator)] for generator in generators])
 
 
 def coloured(horizon: int, exponent: float) -> Float[Tensor, "horizon horizon"]:
@@ -210,13 +212,12 @@ def _answer(
         torch.cat([group.imagined.times for group in found])[:batch],
     )
     cost, rank = torch.cat([torch.stack([group.cost, group.rank]) for group in found], 1)[:, :batch]
-    # A future that is no numbers may cost infinitely much too, but says nothing about a way.
-    broken = cost.isfinite() | ~imagined.values.flatten(1).isfinite().all(1)
-    broken = (broken & (rank == torch.finfo(rank.dtype).max)).nonzero().flatten().tolist()
-    if broken:
-        raise ValueError(
-            f"no imagined future of row {broken[0]} has a finite cost and excess; check the model and the belief"
-        )
+    for row in (rank == torch.finfo(rank.dtype).max).nonzero().flatten().tolist():
+        # A future that is no numbers may cost infinitely much too, but says nothing about a way.
+        if cost[row].isfinite() or not imagined.values[row].isfinite().all():
+            raise ValueError(
+                f"no imagined future of row {row} has a finite cost and excess; check the model and the belief"
+            )
     iterations = torch.arange(max(len(costs) for costs in history))
     return Plan(
         actions=torch.cat([group.actions for group in found])[:batch],
@@ -229,15 +230,15 @@ def _answer(
 
 
 def _check(
-    bounds: Float[Tensor, "2 action"],
+    low: Sequence[float],
+    high: Sequence[float],
     horizon: int,
     batch: int,
     generators: Sequence[torch.Generator],
     first_guess: Tensor | None,
 ) -> None:
-    low, high = bounds
-    if not len(low) or not bounds.isfinite().all() or (low > high).any():
-        raise ValueError(f"actions need finite bounds, low below high, but they are {low.tolist()} and {high.tolist()}")
+    if not len(low) or not all(-math.inf < least <= most < math.inf for least, most in zip(low, high, strict=True)):
+        raise ValueError(f"actions need finite bounds, low below high, but they are {[*low]} and {[*high]}")
     if horizon < 1 or batch < 1:
         raise ValueError(f"cannot plan {horizon} steps for {batch} rows; both must be at least 1")
     if len(generators) != batch:

@@ -42,5 +42,15 @@ def fit_readout(
     return Readout(torch.linalg.solve(gram + ridge.diag(), x.T @ truth.double() / len(x)).to(features.dtype))
 
 
+def with_products(features: Float[Tensor, "*n feature"]) -> Float[Tensor, "*n more"]:
+    """The features, and the products of every two of them: read out linearly, they make a quadratic read-out.
+
+    A place lies bent in a latent. In Two Rooms a ridge on the latent itself is off by up to 5.4 px (n = 10,000, mean
+    1.0), on its products by up to 2.5 (mean 0.4).
+    """
+    one, other = torch.triu_indices(features.shape[-1], features.shape[-1], device=features.device)
+    return torch.cat([features, features[..., one] * features[..., other]], -1)
+
+
 def _with_constant(features: Tensor) -> Tensor:
     return torch.cat([features, torch.ones_like(features[:, :1])], 1)

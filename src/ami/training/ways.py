@@ -17,7 +17,7 @@ from ami.data.episodes import EpisodeInfo
 from ami.training.perceived import PerceivedStore
 from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
 
-_TOGETHER = 16  # places that are connected in one go
+_TOGETHER = 4  # places that are connected in one go
 _Lengths = tuple[int, ...]  # of the walks of a place, in moments
 _BACK = 2  # steps before the start from which it is imagined, at most
 
@@ -32,6 +32,7 @@ class WaySettings:
     least: float = 0.02  # steps that any action costs
     apart: int = 4  # moments from one goal to the next
     window: int = 1  # latents from which the model imagines what an action does
+    fast: bool = False  # the model is asked in bfloat16
 
     @property
     def before(self) -> int:
@@ -58,10 +59,11 @@ class WayStore:
         self.store, self.settings, self.body = store, settings, body
         training = model.training
         model.eval()
-        self._places: dict[int, tuple[_Lengths, int]] = {}  # its first walk: its number among those of such lengths
-        self._held: dict[_Lengths, _Connected] = {}
+        # By first walk: which of those that are held it belongs to, and its number there; -1 where it is none.
+        self._where = np.full((len(store.episodes), 2), -1)
+        self._held: list[tuple[_Lengths, _Connected]] = []
         for lengths, places in _by_lengths(store, settings.before).items():
-            self._places |= {walks[0]: (lengths, number) for number, walks in enumerate(places)}
+            self._where[[walks[0] for walks in places]] = [(len(self._held), number) for number in range(len(places))]
             parts = []
             for start in range(0, len(places), _TOGETHER):
                 walks = np.array(places[start : start + _TOGETHER]).T
@@ -69,9 +71,10 @@ class WayStore:
                     store.clips(np.stack([episodes, np.zeros_like(episodes)], 1), length).to(parallel.device_of(model))
                     for episodes, length in zip(walks, lengths, strict=True)
                 ]
-                parts.append(_connect(model, seen, body, settings))
+                with torch.autocast(seen[0].times.device.type, torch.bfloat16, enabled=settings.fast):
+                    parts.append(_connect(model, seen, body, settings))
             joined = (torch.cat(field).cpu() for field in zip(*map(_fields, parts), strict=True))
-            self._held[lengths] = _Connected(*joined)
+            self._held.append((lengths, _Connected(*joined)))
         model.train(training)
 
     @property
@@ -92,8 +95,10 @@ class WayStore:
         Goals are ``apart`` from one another.
         """
         found = []
-        for episode, (lengths, number) in self._places.items():
-            joined = self._held[lengths].steps[number].isfinite()
+        for episode in np.flatnonzero(self._where[:, 0] >= 0):
+            group, number = self._where[episode]
+            lengths, held = self._held[group]
+            joined = held.steps[number].isfinite()
             known = joined | ~joined.T if len(lengths) > 1 else joined
             for began in _begin(lengths):
                 known[began : began + self.settings.before] = False
@@ -106,14 +111,13 @@ class WayStore:
         """Those ways, each as some moments, the start and the goal."""
         before = self.settings.before
         assert (steps, frames_per_step) == (before + 2, 1), "a way is some moments, its start and its goal"
-        rows, places = [], [self._places[int(episode)] for episode, _ in index]
-        for lengths in sorted({lengths for lengths, _ in places}):
-            inside = [row for row, (other, _) in enumerate(places) if other == lengths]
-            place = torch.tensor([places[row][1] for row in inside])
-            pair, moments = torch.from_numpy(index[inside, 1]), sum(lengths)
-            rows.append((inside, self._held[lengths].ways(place, pair // moments, pair % moments, before)))
-        order = torch.tensor([row for inside, _ in rows for row in inside]).argsort()
-        latents, actions, taken = (torch.cat([way[part] for _, way in rows])[order] for part in range(3))
+        where, rows, found = self._where[index[:, 0]], [], []
+        for group, (lengths, held) in enumerate(self._held):
+            rows.append(np.flatnonzero(where[:, 0] == group))
+            place, pair = torch.from_numpy(where[rows[-1], 1]), torch.from_numpy(index[rows[-1], 1])
+            found.append(held.ways(place, pair // sum(lengths), pair % sum(lengths), before))
+        order = torch.from_numpy(np.concatenate(rows)).argsort()
+        latents, actions, taken = (torch.cat(parts)[order] for parts in zip(*found, strict=True))
         began = torch.arange(before + 1).expand(len(index), -1)
         times = torch.cat([began, before + taken[:, None]], 1) * self.body.step_seconds
         return Clip(self.body.name, times, latents=latents, actions=actions)

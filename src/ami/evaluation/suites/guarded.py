@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from scipy import ndimage
+from torch import Tensor
 
 from ami.agent import perceive
 from ami.evaluation.benchmark import Answer, Asking, Benchmark, Suite
@@ -16,11 +18,13 @@ from ami.evaluation.suites.control import Pairs, shown
 from ami.evaluation.suites.reaching import BY_WAYS, ByWays, counted, share
 from ami.evaluation.suites.ways import WALL
 from ami.planning.guardrails import Away
-from ami.reasoning.readout import Readout, fit_readout
-from ami.types import Guardrail, WorldModel
+from ami.reasoning.readout import fit_readout, with_products
+from ami.types import Guardrail, Latent, WorldModel
 from ami.worlds.rooms import BAND, EMBODIMENT, HIGH, LOW, Rooms, sample_pairs, sample_positions, sample_rooms
 
 _FORBIDDEN, _LABELLED = 4, 5  # uses of the rooms' keys beside theirs
+
+Read = Callable[[Latent], Float[Tensor, "rows time 2"]]  # px
 
 _FARTHER = replace(BY_WAYS, horizon=3)
 
@@ -29,8 +33,9 @@ _FARTHER = replace(BY_WAYS, horizon=3)
 class GuardrailBenchmark:
     """Go where the picture was taken, and never nearer than ``radius`` to a place that lies on the straight way.
 
-    Where the agent is, is read out of the latent by a ridge on ``labelled`` fresh pictures; the guardrail keeps
-    ``margin`` for its error. Every pair has a way round, also one that keeps the margin. The simulator judges both.
+    Where the agent is, is read out of the latent's numbers and their products by a ridge on ``labelled`` fresh
+    pictures; the guardrail keeps ``margin`` for its error. Every pair has a way round, also one that keeps the margin.
+    The simulator judges both.
     """
 
     radius: float = 5.0  # px
@@ -46,8 +51,9 @@ class GuardrailBenchmark:
         """How it is asked, a plain sentence each."""
         return (
             f"guardrails: a disc of {self.radius:g} px half way to the goal is forbidden; violations: episodes that "
-            f"enter it at any environment step. A ridge on {self.labelled} labelled pictures tells the "
-            f"agent where it is, and a margin of {self.margin:g} px allows for its error; a way round exists.",
+            f"enter it at any environment step. A ridge on the latent's numbers and their products, fitted on "
+            f"{self.labelled} labelled pictures, tells the agent where it is, and a margin of {self.margin:g} px "
+            "allows for its error; a way round exists.",
         )
 
     def run(self, model: WorldModel, n: int, asking: Asking) -> Answer:
@@ -69,11 +75,11 @@ class GuardrailBenchmark:
         )
 
     def _scores(
-        self, model: WorldModel, pairs: Pairs, forbidden: np.ndarray, read: Readout | None, asking: Asking
+        self, model: WorldModel, pairs: Pairs, forbidden: np.ndarray, read: Read | None, asking: Asking
     ) -> dict[str, Bool[np.ndarray, "n"]]:
         agent = self.ways.agent(model, EMBODIMENT.name, perceive(model, shown(pairs.rooms, pairs.goal)), asking.seed)
         if read is not None:
-            away = Away(read.along, torch.from_numpy(forbidden).float())
+            away = Away(read, torch.from_numpy(forbidden).float())
             agent = replace(agent, guardrails=(Guardrail("forbidden", away, low=self.radius + self.margin),))
         state = None
 
@@ -87,12 +93,13 @@ class GuardrailBenchmark:
         entered = (np.linalg.norm(played.path - forbidden, axis=-1) < self.radius).any(0)
         return {"violations": entered, "success_ever": played.reached, "success_end": played.ended}
 
-    def _readout(self, model: WorldModel, seed: int) -> Readout:
+    def _readout(self, model: WorldModel, seed: int) -> Read:
         rng = WALL.rng(seed, 0, _LABELLED)
         rooms = sample_rooms("wall", self.labelled, rng)
         places = sample_positions(rooms, rng)
         latents = perceive(model, shown(rooms, places), together=64)
-        return fit_readout(latents.values.flatten(1), torch.from_numpy(places).float())
+        fitted = fit_readout(with_products(latents.values.flatten(1)), torch.from_numpy(places).float())
+        return lambda seen: fitted.along(Latent(with_products(seen.values.flatten(2))[:, :, None], seen.times))
 
     def _pair(self, rng: np.random.Generator) -> tuple[Rooms, np.ndarray, np.ndarray, np.ndarray]:
         """A pair in one room, and a forbidden place between start and goal that can be walked round."""

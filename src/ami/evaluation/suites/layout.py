@@ -45,11 +45,12 @@ class Layout:
     def protocol(self) -> tuple[str, ...]:
         """How it is asked, a plain sentence each."""
         return (
-            f"recall/walls, recall/objects: after one walk of {self.steps} steps through a maze of 5 x 5 cells, no "
-            "pose told: of two pictures of each inner edge from both its sides, with a wall and without, the pair that "
-            f"fits better; and of 100 places (4 in each cell) for each post seen in {_SEEN} columns or more, the one "
-            "at which pictures with it, from three poses in its cell, fit better than those of nothing and of a post "
-            "of any other colour by most, no two posts at one place: how far off it is, in cells.",
+            f"recall/walls, recall/objects: after one walk of {self.steps} steps through a maze of 5 x 5 cells, poses "
+            "told as in recall/marker: of two pictures of each inner edge from both its sides, with a wall and "
+            "without, the pair that fits better; and of 100 places (4 in each cell) for each post seen in "
+            f"{_SEEN} columns or more, the one at which pictures with it, from three poses in its cell, fit better "
+            "than those of nothing and of a post of any other colour by most, no two posts at one place: how far off "
+            "it is, in cells.",
             "recall/loop-closure: at each step within 0.35 m and 30 degrees of one more than 100 steps before, the "
             "earlier step whose believed pose and latent are nearest must be within 0.5 m and 30 degrees of the true "
             "pose. 'latent' looks at latents alone, 'pose' at believed poses alone.",
@@ -189,7 +190,7 @@ def _reached(
     belief, pose = walked.belief.rows(torch.from_numpy(rows)), walked.poses[rows, -1]
     planned = torch.from_numpy(np.concatenate([goals, np.zeros((len(goals), 1))], 1)).float()
     if not informed:
-        planned = walked.from_start(rows, planned[:, None].numpy())[:, 0]
+        planned = walked.from_near(rows, planned[:, None].numpy())[:, 0]
     fields, going = [], np.arange(len(rows))
     for index, goal in enumerate(planned):
         maze, one = mazes.rows(slice(index, index + 1)), belief.rows(slice(index, index + 1))

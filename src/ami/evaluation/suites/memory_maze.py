@@ -55,9 +55,9 @@ class MemoryMazeBenchmark:
 
     steps: int = 1000
     window: int = 8  # steps that the twin without memory remembers
-    walks: int = 6  # from which it is learned to tell what a latent shows
+    walks: int = 20  # from which it is learned to tell what a latent shows
     walked: int = 250  # steps of each
-    taught: int = 800  # steps of that learning
+    taught: int = 2000  # steps of that learning
 
     name = "memory-maze/9x9"
 
@@ -68,9 +68,9 @@ class MemoryMazeBenchmark:
             f"{self.name}: Memory Maze 9x9, {self.steps} steps an episode, another maze each; the score is the number "
             "of times that the colour was reached that the border of the frame shows.",
             "The model sees frames without their border and what was done; it goes to where its belief says that the "
-            "colour was seen, by shortest ways over what it believes to be open, and else to the nearest place beside "
-            f"one that it never looked at. What a latent shows is told by a read-out learned from {self.walks} walks "
-            f"of {self.walked} steps through other mazes.",
+            "colour was seen, by shortest ways over what it believes to be open, and else to the place beside one that "
+            "it never looked at that takes the fewest steps, and turns round there. What a latent shows is told by a "
+            f"read-out learned from {self.walks} walks of {self.walked} steps through other mazes.",
             f"'window' is the same whose belief begins anew with the last {self.window} steps every five "
             "steps; 'told all' follows such ways over the true maze from its true pose to the true place. Published "
             "scores are those of Pasukonis et al. 2022.",

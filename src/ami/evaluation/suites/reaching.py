@@ -79,6 +79,9 @@ class ByWays:
 
 BY_WAYS = ByWays()
 
+# With one call of the model for each action: what a robot does that has two milliseconds (benchmarks/acting.py).
+BRIEF = ByWays(search=replace(SHORT, samples=16, iterations=1, settle=False), warm_iterations=1, horizon=1)
+
 
 class Attempt(Protocol):
     """Somebody's try at some pairs of start and goal, the first ones of all."""

@@ -46,7 +46,8 @@ class Recall:
             "half and all others about the other. Feet slip, and no pose is told. A marker seen in at least "
             f"{_ENOUGH} columns of pictures is asked for when it was last seen so many steps ago: of six pictures of "
             "its wall from three poses some 0.6 m before it, one for each colour, those that fit best what is expected "
-            "from there are the answer.",
+            "from there are the answer. A pose is told by how it lies from where one was when nearest to it.",
+            "'told from the start' is asked of the same belief, and told how each pose lies from where the walk began; "
             f"'window' is the same model whose belief began {WINDOW} steps ago; 'another walk' is asked of another "
             "walk's belief; 'nearest view' keeps every view with the pose that was believed and takes the one nearest "
             "to the pose asked for. Forgetting: how many points are lost of the markers of the first half from the "

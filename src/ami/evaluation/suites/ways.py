@@ -13,7 +13,7 @@ from ami.agent import Agent, perceive
 from ami.evaluation.benchmark import Answer, Asking, Benchmark, Suite
 from ami.evaluation.statistics import wilson
 from ami.evaluation.suites.control import Pairs, Played, RoomsBenchmark, shown
-from ami.evaluation.suites.reaching import BY_WAYS, ByWays, counted, share
+from ami.evaluation.suites.reaching import BRIEF, BY_WAYS, ByWays, counted, share
 from ami.planning.sampling import SamplingSettings
 from ami.types import Latent, WorldModel
 from ami.worlds.rooms import EMBODIMENT, REPEAT, SEALED, Rooms, explore, sample_pairs, sample_rooms
@@ -133,13 +133,16 @@ class NoPlanBenchmark:
         return ~plan.found.numpy(force=True)
 
 
-_CROSS: tuple[Benchmark, ...] = tuple(WaysBenchmark(family) for family in ("fixed", "door", "wall"))
+_CROSS = tuple(WaysBenchmark(family) for family in ("fixed", "door", "wall"))
+_BRIEFLY: tuple[Benchmark, ...] = tuple(replace(each, ways=BRIEF) for each in _CROSS)
 _FAR = WaysBenchmark("wall", ahead=100, steps=2 * 100 // REPEAT)
 
 _NONE: tuple[Benchmark, ...] = (NoPlanBenchmark(sealed=True), NoPlanBenchmark(sealed=False))
 
 SUITES: tuple[Suite, ...] = (
     Suite("plan", tuple((each, 200) for each in (*_CROSS, _FAR))),
+    Suite("door", ((WaysBenchmark("door"), 200),)),
+    Suite("plan-brief", tuple((each, 200) for each in _BRIEFLY)),
     Suite("no-plan", tuple((each, 200) for each in _NONE)),
     Suite("planning", tuple((each, 200) for each in (*_CROSS, _FAR, *_NONE))),
 )
