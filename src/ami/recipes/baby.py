@@ -146,17 +146,19 @@ def _acting_alone(name: str, stores: Sequence[Store], seed: int, settings: BabyS
 def acting(name: str, stores: Mapping[str, Store], seed: int, settings: BabySettings) -> Recipe:
     """A JEPA in four stages: perceive and predict, predict better, how far things are, how far off that may be.
 
-    The third only of embodiments with enough experience, from whose walks a graph can be made.
+    The last two only of embodiments with enough experience: a graph can be made of their walks, and what is missed of
+    them tells what will be missed of others.
     """
     if settings.precision == "auto":
         settings = replace(settings, precision=fast_precision())
     train, held = {}, {}
     for kind, store in stores.items():
         train[kind], held[kind] = sides(store)
-    reaches = tuple(kind for kind, store in stores.items() if settings.reach and _able(store, settings))
+    able = tuple(kind for kind, store in stores.items() if _able(store, settings))
+    reaches, unsure = able if settings.reach else (), able if settings.unsure else ()
     judges = tuple(kind for kind in reaches if _several(stores[kind], train[kind]))
     bodies = {kind: measured(store, train[kind]) for kind, store in stores.items()}
-    config = _config(bodies, settings, reaches, judges)
+    config = _config(bodies, settings, reaches, judges, unsure)
     settings, shares = _paced(settings, config), _shares(stores)
     batches = _batches(shares, settings.batch, settings.small_batch)
     refine_batches = _batches(shares, settings.refine_batch, settings.small_refine_batch)
@@ -202,7 +204,7 @@ def acting(name: str, stores: Mapping[str, Store], seed: int, settings: BabySett
             for stage in _stages(
                 settings, (pictures, latents, ways), weights, displace, gauge_clips(stores, held, settings.clip)
             )
-            if {"unsure": config.unsure, "reach": reaches}.get(stage.name, True)
+            if {"unsure": unsure, "reach": reaches}.get(stage.name, True)
         ),
     )
 
@@ -260,7 +262,11 @@ def _stages(
 
 
 def _config(
-    bodies: Mapping[str, Embodiment], settings: BabySettings, reaches: tuple[str, ...], judges: tuple[str, ...]
+    bodies: Mapping[str, Embodiment],
+    settings: BabySettings,
+    reaches: tuple[str, ...],
+    judges: tuple[str, ...],
+    unsure: tuple[str, ...],
 ) -> JEPAConfig:
     return sized(
         settings.size,
@@ -271,7 +277,7 @@ def _config(
         reaches=reaches,
         judges=judges,
         settled=tuple(kind for kind in reaches if kind in settings.settled),
-        unsure=tuple(kind for kind, body in bodies.items() if settings.unsure and body.action_dim),
+        unsure=unsure,
     )
 
 
