@@ -288,7 +288,8 @@ class Eval(Heavy):
             report = ask_about(*asked, stores, bars, (shlex.join(words),), pairs, self.rivals)
         write_report(self.out, report)
         held = {"folder": str(self.out), "report": read_report(self.out)}
-        return Outcome(held, with_lines(table(report), f"the report is {self.out / 'report.html'}"))
+        said = report.notes if self.diagnose else ()  # its sentence is what was asked for
+        return Outcome(held, with_lines(table(report), *said, f"the report is {self.out / 'report.html'}"))
 
     @property
     def writes(self) -> Path:
