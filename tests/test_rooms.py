@@ -215,14 +215,14 @@ def test_a_sealed_wall_is_the_same_wall_without_its_door() -> None:
     np.testing.assert_allclose(lighter, 2.0 * 2 * (GAP + tr.RADIUS), rtol=0.02)
 
 
-def test_a_revisited_layout_is_walked_twice_and_every_third_is_sealed() -> None:
-    walks = tr.collect(REVISITED, 12, 5, seed=3)
-    assert [walk.place.rsplit("-", 1)[1] for walk in walks] == [str(i // WALKS) for i in range(12)]
+def test_a_revisited_layout_is_walked_twice_and_every_sixth_is_sealed() -> None:
+    walks = tr.collect(REVISITED, 24, 5, seed=3)
+    assert [walk.place.rsplit("-", 1)[1] for walk in walks] == [str(i // WALKS) for i in range(24)]
     truth = np.stack([walk.truth for walk in walks])
     assert (truth[:, :, 2:] == truth[::WALKS].repeat(WALKS, 0)[:, :1, 2:]).all()
-    assert ((truth[:, 0, 3] == SHUT) == (np.arange(12) // WALKS % 3 == 2)).all()
+    assert ((truth[:, 0, 3] == SHUT) == (np.arange(24) // WALKS % 6 == 5)).all()
     assert (truth[::2, 0, :2] != truth[1::2, 0, :2]).all()  # from elsewhere
-    assert len({walk.source for walk in walks}) == 12
+    assert len({walk.source for walk in walks}) == 24
     assert tr.collect(SEALED, 2, 5, seed=3)[0].place == ""
 
 

@@ -21,7 +21,7 @@ WORLDS = {
     "two-rooms/door": "the same; the door is somewhere else in each episode",
     "two-rooms/wall": "the same; wall and door are somewhere else in each episode",
     f"two-rooms/{rooms.SEALED}": "the same; the wall is somewhere else in each episode and has no door",
-    f"two-rooms/{rooms.REVISITED}": "wall and door somewhere else in each, every third sealed, and two walks of each",
+    f"two-rooms/{rooms.REVISITED}": "wall and door somewhere else in each, every sixth sealed, and two walks of each",
     ALL: "fixed, door and wall in equal shares, in one store",
     "drawn-films": "movers over a textured background; the camera pans in half of the films, nobody acts",
     "physics": "films of what can happen: things that move, meet, turn back and fall, and gusts of wind",

@@ -26,7 +26,7 @@ from ami.types import Interval, Result
 
 _WALLS: dict[str, Any] = {"world": "two-rooms/wall", "episodes": 1500, "steps": 129}  # long enough to find the door
 _DOORS = {**_WALLS, "world": "two-rooms/door", "episodes": 1000}
-# Two such walks of each layout; a third of the layouts have no door.
+# Two such walks of each layout; a sixth of the layouts have no door.
 _REVISITED: dict[str, Any] = {"world": "two-rooms/revisited", "episodes": 3000, "steps": 129}
 # What remembers, by itself: the parts that explore and expect, without those that act and watch.
 _HOLDS = replace(SETTINGS["baby"], physics=replace(PHYSICS, steps=800), places=PLACES)

@@ -26,7 +26,7 @@ REPEAT = 4  # environment steps in a model step: the action is held
 SECONDS = 0.1  # of one environment step
 FAMILIES = ("fixed", "door", "wall")
 SEALED = "sealed"  # as ``wall``, with every door shut: asked to see whether a planner says that there is no way
-REVISITED = "revisited"  # as ``wall``, every third without a door, and each walked WALKS times from anywhere
+REVISITED = "revisited"  # as ``wall``, every sixth without a door, and each walked WALKS times from anywhere
 WALKS = 2
 SHUT = -SIZE  # px: the place of a door that is not there, so far outside that it neither opens nor is drawn
 FLOOR, WALL, AGENT = (np.array(c, np.float32) for c in ((236, 233, 225), (44, 54, 74), (222, 62, 40)))
@@ -244,4 +244,4 @@ def _layouts(family: str, count: int, rng: np.random.Generator) -> Rooms:
     if family != REVISITED:
         return sample_rooms(family, count, rng)
     rooms = sample_rooms("wall", count, rng)
-    return Rooms(rooms.wall, np.where(np.arange(count) % 3 == 2, float(SHUT), rooms.door))
+    return Rooms(rooms.wall, np.where(np.arange(count) % 6 == 5, float(SHUT), rooms.door))
