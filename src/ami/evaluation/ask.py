@@ -66,8 +66,7 @@ def ask(
     them the same; ``curves`` are the training's metrics.
     """
     suite = suite_named(question.suite)
-    if question.diagnose:
-        suite = diagnosed(suite)
+    suite = diagnosed(suite) if question.diagnose else suite
     device = _device(suite, question.device)
     model, came_from = checkpoint.load(folder).to(device), checkpoint.read_provenance(folder)
     decode = None if rooms is None else fit_decoder(model, rooms)
@@ -87,7 +86,7 @@ def ask(
         robot = NextLatent()
         answer += Answer(tuple(robot.run(model, robots, seed=question.seed, untrained=asking.untrained)))
         protocol = (*protocol, *robot.protocol)
-    spent = {"train": came_from.cpu_seconds}
+    collected = {} if collect_seconds is None else {"collect": collect_seconds}
     return Report(
         checkpoint=Checkpoint(
             digest=checkpoint.digest(folder),
@@ -99,7 +98,7 @@ def ask(
         results=answer.results,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         machine=this_machine("fp32", device),
-        cpu_seconds=spent if collect_seconds is None else {"collect": collect_seconds, **spent},
+        cpu_seconds={**collected, "train": came_from.cpu_seconds},
         strips=answer.strips,
         curves=curves,
         protocol=protocol,

@@ -82,8 +82,8 @@ class Knowing(WorldModel):
         return self.model.propose(replace(belief, recalled=None), goal, horizon)
 
 
-class Reading(WorldModel):
-    """The simulator, shown pictures: it takes for the state what is read out of a model's latent."""
+class Reading(Simulator):
+    """A simulator that is shown pictures: it takes for the state what is read out of a model's latent."""
 
     def __init__(self, model: WorldModel, simulator: Simulator, read: Read) -> None:
         super().__init__()
@@ -94,18 +94,8 @@ class Reading(WorldModel):
         """What is read of what the model perceives."""
         return self.simulator.encode(replace(clip, truth=self.read(self.model.encode(clip))))
 
-    def believe(
-        self,
-        belief: Belief | None,
-        seen: Latent,
-        actions: Float[Tensor, "batch time action"] | None,
-        embodiment: str = "",
-    ) -> Belief:
-        """As the simulator."""
-        return self.simulator.believe(belief, seen, actions, embodiment)
-
     def predict(self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, horizon: int) -> Latent:
-        """As the simulator."""
+        """As the simulator that knows the truth."""
         return self.simulator.predict(belief, actions, horizon)
 
 

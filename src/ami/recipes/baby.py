@@ -199,26 +199,26 @@ def acting(name: str, stores: Mapping[str, Store], seed: int, settings: BabySett
         seed=seed,
         build=lambda: _build(config, seed),
         left_out=left_out(stores, settings.clip),
-        stages=tuple(
-            stage
-            for stage in _stages(
-                settings, (pictures, latents, ways), weights, displace, gauge_clips(stores, held, settings.clip)
-            )
-            if {"unsure": unsure, "reach": reaches}.get(stage.name, True)
+        stages=_stages(
+            config, settings, (pictures, latents, ways), weights, displace, gauge_clips(stores, held, settings.clip)
         ),
     )
 
 
 def _stages(
+    config: JEPAConfig,
     settings: BabySettings,
     loaders: tuple[Callable[[JEPA], Loader], ...],
     weights: Mapping[str, float],
     displace: Mapping[str, float],
     clips: tuple[Clip, ...],
 ) -> tuple[Stage, ...]:
-    """Perceive and predict; predict better; learn ways; learn doubt. Each freezes what those before it have learned."""
+    """Perceive and predict; predict better; learn ways; learn doubt. Each freezes what those before it have learned.
+
+    The last two only for whom the config has room for that.
+    """
     pictures, latents, ways = loaders
-    return (
+    found = (
         Stage(
             "perceive",
             settings.steps,
@@ -259,6 +259,8 @@ def _stages(
             gauge_every=max(settings.unsure, 1),
         ),
     )
+    who = {"reach": config.reaches, "unsure": config.unsure}
+    return tuple(stage for stage in found if who.get(stage.name, True))
 
 
 def _config(

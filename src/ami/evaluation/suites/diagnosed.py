@@ -22,7 +22,8 @@ from ami.evaluation.suites.reaching import counted, share
 from ami.planning.costs import GoalDistance, StepsToGo
 from ami.planning.landmarks import StepsThrough
 from ami.planning.sampling import SamplingPlanner
-from ami.types import Result, WorldModel
+from ami.reasoning.readout import with_products
+from ami.types import Latent, Result, WorldModel
 from ami.worlds.rooms import EMBODIMENT, REPEAT, SPEED, Rooms, explore, sample_rooms
 
 _LABELLED, _ROLLED = 6, 7  # uses of the rooms' keys beside theirs
@@ -37,7 +38,7 @@ class Diagnosis:
     """
 
     of: RoomsBenchmark
-    more: int = 4  # times as many candidates, and half as many times as many iterations, is a better search
+    more: int = 4  # times as many candidates, and twice as many iterations, is a better search
     labelled: int = 400  # walks of 17 steps of which a read-out of the true state learns
     rolled: int = 100  # walks that are imagined to the end
     ahead: int = 32  # steps of them
@@ -53,8 +54,8 @@ class Diagnosis:
         """How it is asked, a plain sentence each."""
         return (
             *self.of.protocol,
-            f"diagnosis: the same pairs again. search: {self.more} times as many candidates, {self.more // 2} times as "
-            "many iterations. dynamics: the simulator imagines, and the model perceives what it draws. cost: how long "
+            f"diagnosis: the same pairs again. search: {self.more} times as many candidates, twice as many iterations. "
+            "dynamics: the simulator imagines, and the model perceives what it draws. cost: how long "
             "the true shortest way is, from where a read-out of the latent says to be. perception: all else is true, "
             "and the state is what the read-out says. all: nothing was learned.",
             f"sampled: in some search a candidate would in truth have come within {self.of.near:g} px of the goal.",
@@ -114,12 +115,8 @@ class Diagnosis:
 
     def _more(self, planner: object) -> SamplingPlanner:
         assert isinstance(planner, SamplingPlanner)
-        settings = planner.settings
-        return SamplingPlanner(
-            replace(
-                settings, samples=self.more * settings.samples, iterations=max(1, self.more // 2) * settings.iterations
-            )
-        )
+        search = planner.settings
+        return SamplingPlanner(replace(search, samples=self.more * search.samples, iterations=2 * search.iterations))
 
     def _solved(self, truth: Float[Tensor, "rows time 4"], goal: Float[Tensor, "rows 4"]) -> Bool[Tensor, "rows time"]:
         return torch.linalg.vector_norm(truth[..., :2] - goal[:, None, :2], dim=-1) <= self.of.near
@@ -130,9 +127,14 @@ class Diagnosis:
         layout = np.broadcast_to(np.stack([rooms.wall, rooms.door], -1), places.shape)
         truth = torch.from_numpy(np.concatenate([places, layout], -1)).flatten(0, 1)
         seen = torch.cat([perceive(model, shown(rooms, place), together=64).values for place in places])
-        features, held = _products(seen).flatten(0, 1), torch.arange(len(truth)) % 5 == 0
-        probe = best_ridge(features, truth, held, ~held)
-        return lambda latent: probe(_products(latent.values).flatten(0, 1)).float().unflatten(0, latent.times.shape)
+        held = torch.arange(len(truth)) % 5 == 0
+        probe = best_ridge(with_products(seen.flatten(2)).flatten(0, 1), truth, held, ~held)
+
+        def read(latent: Latent) -> Float[Tensor, "rows time 4"]:
+            features = with_products(latent.values.flatten(2)).flatten(0, 1)
+            return probe(features).float().unflatten(0, latent.times.shape)
+
+        return read
 
     def _usable(self, model: WorldModel, read: Read, seed: int) -> Result:
         """How long what is imagined without another look stays near what happens."""
@@ -180,13 +182,6 @@ class Diagnosis:
             f"{failed.sum()} episodes that do not end at the goal, no search of {(failed & ~met).sum()} ever sampled a "
             "way to it."
         )
-
-
-def _products(values: Float[Tensor, "rows time tokens dim"]) -> Float[Tensor, "rows time feature"]:
-    """The numbers of a latent, and all products of two of them."""
-    flat = values.flatten(2)
-    one, other = torch.triu_indices(flat.shape[-1], flat.shape[-1])
-    return torch.cat([flat, flat[..., one] * flat[..., other]], -1)
 
 
 def _steps(truth: Float[Tensor, "rows time 4"], goal: Float[Tensor, "rows 4"]) -> Float[Tensor, "rows time"]:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from scipy import ndimage
-from torch import Tensor
 
 from ami.agent import perceive
 from ami.evaluation.benchmark import Answer, Asking, Benchmark, Suite
+from ami.evaluation.oracle import Read
 from ami.evaluation.suites.control import Pairs, shown
 from ami.evaluation.suites.reaching import BY_WAYS, ByWays, counted, share
 from ami.evaluation.suites.ways import WALL
@@ -23,8 +22,6 @@ from ami.types import Guardrail, Latent, WorldModel
 from ami.worlds.rooms import BAND, EMBODIMENT, HIGH, LOW, Rooms, sample_pairs, sample_positions, sample_rooms
 
 _FORBIDDEN, _LABELLED = 4, 5  # uses of the rooms' keys beside theirs
-
-Read = Callable[[Latent], Float[Tensor, "rows time 2"]]  # px
 
 _FARTHER = replace(BY_WAYS, horizon=3)
 
