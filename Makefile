@@ -10,7 +10,7 @@ ROBOTS := $(wildcard $(AMI_SHARED_DATA)/robot)
 # An unpinned torch is the newest build for CUDA: gigabytes.
 INSTALL := $(BIN)/pip install --quiet --constraint constraints/torch.txt --editable
 
-.PHONY: help setup demo test check docs bench reproduce-rooms reproduce-plan reproduce-door reproduce-no-plan reproduce-video reproduce-memory reproduce-reason reproduce-spatial
+.PHONY: help setup demo test check docs bench reproduce-rooms reproduce-plan reproduce-wall reproduce-door reproduce-video reproduce-memory reproduce-reason reproduce-spatial
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-16s %s\n", $$1, $$2}'
@@ -51,14 +51,14 @@ bench: .venv/bench.stamp ## speeds, side by side with what others would use
 reproduce-rooms: .venv/core.stamp ## Two Rooms from scratch, once for each of SEEDS trainings (1, or SEEDS=3)
 	$(BIN)/ami reproduce rooms --seeds $(SEEDS) --out runs/reproduce/rooms $(if $(ROBOTS),--data $(ROBOTS))
 
-reproduce-plan: .venv/core.stamp ## planning to far goals from scratch, likewise
+reproduce-plan: .venv/worlds.stamp ## planning from scratch: far goals, no way, forbidden places, simulated tasks; likewise
 	$(BIN)/ami reproduce plan --seeds $(SEEDS) --out runs/reproduce/plan
 
-reproduce-door: .venv/core.stamp ## the same where only the door moves, in little time, likewise
-	$(BIN)/ami reproduce door --seeds $(SEEDS) --out runs/reproduce/door
+reproduce-wall: .venv/core.stamp ## far goals in Two Rooms alone, in less time, likewise
+	$(BIN)/ami reproduce wall --seeds $(SEEDS) --out runs/reproduce/wall
 
-reproduce-no-plan: .venv/core.stamp ## the same, and whether it says that there is no way where there is none, likewise
-	$(BIN)/ami reproduce no-plan --seeds $(SEEDS) --out runs/reproduce/no-plan
+reproduce-door: .venv/core.stamp ## the same where only the door moves, in still less, likewise
+	$(BIN)/ami reproduce door --seeds $(SEEDS) --out runs/reproduce/door
 
 reproduce-memory: .venv/core.stamp ## what is remembered of walks, from scratch, likewise
 	$(BIN)/ami reproduce memory --seeds $(SEEDS) --out runs/reproduce/memory

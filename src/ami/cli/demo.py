@@ -2,8 +2,9 @@
 
 demo.json           what was asked for
 data/rooms          experience of Two Rooms
-data/drawn          drawn films; data/physics; data/mazes; data/cups; data/tabletop; where recordings were given,
-                    data/films, data/robots, and data/rgbd, from which nothing is learned
+data/drawn          drawn films; data/physics; data/mazes; data/cups; data/tabletop; data/push-t, and other simulated
+                    tasks; where recordings were given, data/films, data/robots, and data/rgbd, from which nothing is
+                    learned
 run/                the training run; beside it those of other recipes that are asked the same
 report.json         written last, with report.html and episodes.jsonl beside it
 """
@@ -42,6 +43,7 @@ from ami.worlds.tabletop import NAME as TABLETOP
 
 REQUEST = "demo.json"
 _FILM = 16  # steps of a film of the table
+_TASK = 65  # steps of an episode of a simulated task
 FRESH = 1000  # evaluation seeds from here on are for reports; those below are for choosing settings
 
 
@@ -60,9 +62,11 @@ class Scale:
     walk: int = PLACES.clip  # steps of each
     cups: int = 0  # films of cups and balls
     tabletop: int = 0  # films of things on a table
+    tasks: tuple[tuple[str, int], ...] = ()  # simulated tasks, and the episodes of each
     rivals: tuple[str, ...] = ()  # other recipes, trained alike on the same and asked the same
     suite: str = "demo"
     with_films: str = "demo-films"  # the suite, where films, or recordings with depth, were given
+    bare: str = ""  # the suite, where what needs the extra 'worlds' is left out
     n: int | None = None  # episodes for each question, in place of the suite's number
 
 
@@ -109,6 +113,7 @@ def demo(request: Request, bars: Bars, scale: Scale | None = None) -> tuple[dict
         "mazes": (maze.NAME, scale.mazes, scale.walk),
         "cups": (cups.EMBODIMENT.name, scale.cups, cups.FRAMES),
         "tabletop": (TABLETOP, scale.tabletop, _FILM),
+        **{world: (world, episodes, _TASK) for world, episodes in scale.tasks},
     }
     stores = {kind: _experience(out / "data" / kind, *how, request.seed, bars) for kind, how in made.items() if how[1]}
     for kind, paths in found.items():

@@ -26,8 +26,8 @@ from ami.types import Interval, Result
 
 _WALLS: dict[str, Any] = {"world": "two-rooms/wall", "episodes": 1500, "steps": 129}  # long enough to find the door
 _DOORS = {**_WALLS, "world": "two-rooms/door", "episodes": 1000}
-# Two such walks of each layout; a sixth of the layouts have no door.
-_REVISITED: dict[str, Any] = {"world": "two-rooms/revisited", "episodes": 3000, "steps": 129}
+_REVISITED = {**_WALLS, "world": "two-rooms/revisited", "episodes": 3000}  # two of each layout; some have no door
+_TASKS = (("push-t", 400), ("reacher", 200), ("point-maze", 300), ("cube", 100))
 # What remembers, by itself: the parts that explore and expect, without those that act and watch.
 _HOLDS = replace(SETTINGS["baby"], physics=replace(PHYSICS, steps=800), places=PLACES)
 
@@ -36,9 +36,17 @@ _NOTHING = replace(_ROOMS, episodes=0)
 
 CAPABILITIES = {
     "rooms": replace(_ROOMS, settings=replace(SETTINGS["baby"], reach=0), suite="rooms", with_films="rooms"),
-    "plan": replace(_ROOMS, settings=PLAN, **_WALLS, suite="plan", with_films="plan"),
+    "plan": replace(
+        _ROOMS,
+        settings=PLAN,
+        **_REVISITED,
+        tasks=_TASKS,
+        suite="planning-worlds",
+        with_films="planning-worlds",
+        bare="planning-rooms",
+    ),
+    "wall": replace(_ROOMS, settings=PLAN, **_WALLS, suite="plan", with_films="plan"),
     "door": replace(_ROOMS, settings=DOOR, **_DOORS, suite="door", with_films="door"),
-    "no-plan": replace(_ROOMS, settings=PLAN, **_REVISITED, suite="planning", with_films="planning"),
     "video": replace(_NOTHING, recipe="video", settings=VIDEO, drawn=3000, suite="films", with_films="video"),
     "reason": replace(_NOTHING, recipe="physics", settings=PHYSICS, physics=9000, suite="reason", with_films="reason"),
     "spatial": replace(
@@ -51,6 +59,7 @@ CAPABILITIES = {
         tabletop=1200,
         suite="spatial-2",
         with_films="spatial-2-recorded",
+        bare="spatial-maze-2",
     ),
     "memory": replace(_NOTHING, settings=_HOLDS, mazes=800, cups=3000, suite="memory", with_films="memory"),
 }
@@ -85,11 +94,12 @@ def reproduce(
 
 def at_hand(scale: demo.Scale) -> tuple[demo.Scale, tuple[str, ...]]:
     """What of it can be made where MuJoCo is not installed, and what must be said of that."""
-    if not scale.tabletop or find_spec("mujoco") is not None:
+    if not scale.bare or find_spec("mujoco") is not None:
         return scale, ()
-    mazes = {"suite": "spatial-maze-2", "with_films": "spatial-maze-2-recorded"}
-    said = "MuJoCo (the extra 'worlds') is not installed: mazes alone were learned from and asked about, no table."
-    return replace(scale, tabletop=0, **mazes), (said,)
+    left = " and ".join([*(name for name, _ in scale.tasks), *(["the table"] if scale.tabletop else [])])
+    said = f"MuJoCo (the extra 'worlds') is not installed: {left} could be neither learned from nor asked about."
+    films = scale.with_films.replace(scale.suite, scale.bare)
+    return replace(scale, tabletop=0, tasks=(), suite=scale.bare, with_films=films), (said,)
 
 
 def _spent(rival: str, folders: Sequence[Path], own: float) -> str:

@@ -350,7 +350,7 @@ class Reproduce(Heavy):
     """Make a capability's figures from nothing, once for each training seed, and pool them."""
 
     # whose figures
-    what: Positional[Literal["rooms", "plan", "door", "no-plan", "video", "reason", "memory", "spatial"]]
+    what: Positional[Literal["rooms", "plan", "wall", "door", "video", "reason", "memory", "spatial"]]
     seeds: int = 1  # trainings, each with experience and questions of its own
     data: tuple[Path, ...] = ()  # films and robots to learn from as well; RGB-D folders to be asked about, unseen
     out: Path | None = None  # folder for all of it; runs/reproduce/NAME where it is not said

@@ -55,6 +55,7 @@ class BabySettings:
     refine_batch: int = 256  # clips of the second stage, and of the fourth
     small_refine_batch: int = 64
     reach_batch: int = 1024  # ways of the third
+    small_reach_batch: int = 128
     objective: PredictionSettings = field(default_factory=PredictionSettings)
     optimisation: Optimisation = field(default_factory=lambda: Optimisation(rate=5e-3))
     refine_optimisation: Optimisation = field(
@@ -162,6 +163,7 @@ def acting(name: str, stores: Mapping[str, Store], seed: int, settings: BabySett
     settings, shares = _paced(settings, config), _shares(stores)
     batches = _batches(shares, settings.batch, settings.small_batch)
     refine_batches = _batches(shares, settings.refine_batch, settings.small_refine_batch)
+    reach_batches = _batches(shares, settings.reach_batch, settings.small_reach_batch)
     short = settings.objective.rollout + settings.window
 
     seen = {
@@ -189,8 +191,8 @@ def acting(name: str, stores: Mapping[str, Store], seed: int, settings: BabySett
         for kind in config.settled:
             model.settle(kind, _landmarks(perceived(model)[kind], config.landmarks))
         joined = replace(settings.ways, window=settings.window, fast=settings.precision == "bf16")
-        found = [WayStore(perceived(model)[kind], model, config.embodiments[kind], joined) for kind in reaches]
-        return Loader([Source(each, joined.before + 2, settings.reach_batch) for each in found], seed)
+        found = {kind: WayStore(perceived(model)[kind], model, config.embodiments[kind], joined) for kind in reaches}
+        return Loader([Source(each, joined.before + 2, reach_batches[kind]) for kind, each in found.items()], seed)
 
     return Recipe(
         name=name,

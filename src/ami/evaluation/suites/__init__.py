@@ -31,6 +31,7 @@ _QUICK = DrawnFilms(learn=1000, supervised_steps=100, attentive_steps=200)
 
 _ROOMS: tuple[Benchmark, ...] = (control.RoomsBenchmark("fixed"), control.RoomsBenchmark("door"), ways.WALL)
 _DEMO = (*((each, 50) for each in _ROOMS), (_QUICK, 200), (physics.QUICK, 20), *layout.QUICK)
+_PLANNING = (*ways.ASKED, *guarded.ASKED)
 _RECORDED = (*((each, 600) for each in _REAL), *((each, 240) for each in _SPLICES))
 _RECORDED_QUICK = (*((each, 200) for each in _REAL), *((each, 60) for each in _SPLICES))
 
@@ -44,6 +45,8 @@ SUITES: dict[str, Suite] = {
         *guarded.SUITES,
         *calibration.SUITES,
         *tasks.SUITES,
+        Suite("planning-rooms", _PLANNING),
+        Suite("planning-worlds", (*_PLANNING, *tasks.ASKED)),
         *physics.SUITES,
         *physics_3d.SUITES,
         *hidden.SUITES,

@@ -139,10 +139,11 @@ _FAR = WaysBenchmark("wall", ahead=100, steps=2 * 100 // REPEAT)
 
 _NONE: tuple[Benchmark, ...] = (NoPlanBenchmark(sealed=True), NoPlanBenchmark(sealed=False))
 
+ASKED: tuple[tuple[Benchmark, int], ...] = tuple((each, 200) for each in (*_CROSS, _FAR, *_NONE))
+
 SUITES: tuple[Suite, ...] = (
     Suite("plan", tuple((each, 200) for each in (*_CROSS, _FAR))),
     Suite("door", ((WaysBenchmark("door"), 200),)),
     Suite("plan-brief", tuple((each, 200) for each in _BRIEFLY)),
     Suite("no-plan", tuple((each, 200) for each in _NONE)),
-    Suite("planning", tuple((each, 200) for each in (*_CROSS, _FAR, *_NONE))),
 )
