@@ -157,6 +157,7 @@ class WorldModel(nn.Module):
     frames: int = 1  # video frames in a step
     reaches: tuple[str, ...] = ()  # embodiments for which ``reach`` and ``propose`` answer
     judges: tuple[str, ...] = ()  # those of them for which ``reachable`` answers
+    imitates: tuple[str, ...] = ()  # those of them for which ``propose`` says what to do, and no search is the better
     unsure: tuple[str, ...] = ()  # embodiments for which ``uncertainty`` answers
     lives: tuple[str, ...] = ()  # embodiments whose films it lives through step by step, told of actions or not
     places: tuple[str, ...] = ()  # embodiments for which ``where``, ``look`` and ``recognise`` answer

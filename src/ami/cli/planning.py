@@ -25,6 +25,7 @@ from ami.models import checkpoint
 from ami.planning.anytime import Anytime
 from ami.planning.costs import DOUBTED, Doubt, GoalDistance, StepsToGo, Unsure
 from ami.planning.landmarks import Landmarks, StepsThrough
+from ami.planning.proposed import Proposed
 from ami.planning.sampling import SamplingPlanner
 from ami.types import Clip, Plan, WorldModel
 from ami.worlds import rooms
@@ -132,6 +133,7 @@ def _search(
             guess = model.propose(belief, wanted, horizon)
         spent = 1000 * (time.perf_counter() - began)
         planner = search if budget_ms is None else Anytime(search, max(budget_ms - spent, 0.0))
+        planner = Proposed(wanted) if body in model.imitates else planner
         generators = [torch.Generator().manual_seed(seed)]
         made = planner.plan(
             model,

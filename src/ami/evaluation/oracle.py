@@ -35,6 +35,7 @@ class Knowing(WorldModel):
         self.model, self.simulator, self.dynamics = model, simulator, dynamics
         self.embodiments, self.latent_shape = model.embodiments, model.latent_shape
         self.reaches, self.judges, self.causal = model.reaches, model.judges, model.causal
+        self.imitates = model.imitates
 
     def encode(self, clip: Clip) -> Known:
         """What the model perceives, and the truth that was recorded."""

@@ -39,6 +39,7 @@ class JEPAConfig(BaseModel):
     lessons: int = Field(default=8, ge=0, description="mistakes of its own that a belief holds, to mend others")
     reaches: tuple[str, ...] = Field(default=(), description="embodiments for which it learns how far things are")
     judges: tuple[str, ...] = Field(default=(), description="those of them for which it learns whether any way leads")
+    imitates: tuple[str, ...] = Field(default=(), description="those of them that do as they saw it done")
     settled: tuple[str, ...] = Field(default=(), description="those of them that are always in one place")
     landmarks: int = Field(default=256, ge=1, description="moments that it keeps of such a place")
     unsure: tuple[str, ...] = Field(default=(), description="embodiments for which it learns how far off it may be")
@@ -67,6 +68,7 @@ def sized(
     precision: str = "fp32",
     reaches: tuple[str, ...] = (),
     judges: tuple[str, ...] = (),
+    imitates: tuple[str, ...] = (),
     settled: tuple[str, ...] = (),
     unsure: tuple[str, ...] = (),
 ) -> JEPAConfig:
@@ -86,6 +88,7 @@ def sized(
         predictor_depth=predictor_depth,
         reaches=reaches,
         judges=judges,
+        imitates=imitates,
         settled=settled,
         unsure=unsure,
         reach_width=max(256, predictor_width // 2),  # there are some for each embodiment: soon more than all the rest
@@ -129,19 +132,27 @@ class JEPA(WorldModel):
         )
         self.doors = nn.ModuleDict({name: _door(config.embodiments[name], config.predictor_width) for name in names})
         self.reaches, self.judges = tuple(sorted(config.reaches)), tuple(sorted(config.judges))
-        self.unsure = tuple(sorted(config.unsure))
+        self.imitates, self.unsure = tuple(sorted(config.imitates)), tuple(sorted(config.unsure))
         for name in sorted({*self.reaches, *self.unsure}):
             if not self.known(name).action_dim:
                 raise ValueError(f"'{name}' has no actions, so there is nothing it could reach or misjudge")
-        for name in sorted({*self.judges, *config.settled}):
+        for name in sorted({*self.judges, *self.imitates, *config.settled}):
             if name not in self.reaches:
                 raise ValueError(
                     f"what ways there are for '{name}' is learned with how far they are; name it in `reaches`"
                 )
         size = config.dim, config.reach_width, config.reach_depth
-        kept = {name: config.landmarks if name in config.settled else 0 for name in self.reaches}
         self.ways = nn.ModuleDict(
-            {name: Ways(*size, config.embodiments[name], name in self.judges, kept[name]) for name in self.reaches}
+            {
+                name: Ways(
+                    *size,
+                    config.embodiments[name],
+                    aim=config.dim * (2 if name in self.imitates else 1),
+                    judges=name in self.judges,
+                    landmarks=config.landmarks if name in config.settled else 0,
+                )
+                for name in self.reaches
+            }
         )
         width = config.predictor_width // 2
         self.spreads = nn.ModuleDict(
@@ -198,13 +209,13 @@ class JEPA(WorldModel):
         """Steps at full effort, from states and the scene of ``now``; the goal's own scene is not looked at."""
         if embodiment not in self.reaches:
             return super().reach(now, goal, embodiment)
-        return self.way(embodiment).steps(*_asked(now, goal))
+        return self.way(embodiment).steps(*self._asked(now, goal, embodiment))
 
     def reachable(self, now: Latent, goal: Latent, embodiment: str) -> Float[Tensor, "batch time"]:
         """From states and the scene of ``now``, as ``reach``."""
         if embodiment not in self.judges:
             return super().reachable(now, goal, embodiment)
-        return self.way(embodiment).chance(*_asked(now, goal)).sigmoid()
+        return self.way(embodiment).chance(*self._asked(now, goal, embodiment)).sigmoid()
 
     def landmarks(self, embodiment: str) -> Latent | None:
         """Those that it was told of when it learned ways there (:meth:`settle`)."""
@@ -221,12 +232,19 @@ class JEPA(WorldModel):
         """What the head says at each step of the path that it imagines by doing so."""
         if belief.embodiment not in self.reaches:
             return super().propose(belief, goal, horizon)
-        rollout, done = _Rollout(self, belief), []
+        rollout, done, aim = _Rollout(self, belief), [], self.aim(goal.values[:, 0], belief.embodiment)
         for step in range(horizon):
             if step:
                 rollout.step(done[-1])
-            done.append(self.way(belief.embodiment).action(rollout.state, goal.values[:, 0, STATE], rollout.scene))
+            done.append(self.way(belief.embodiment).action(rollout.state, aim, rollout.scene))
         return torch.stack(done, 1)
+
+    def aim(self, goal: Float[Tensor, "*batch tokens dim"], embodiment: str) -> Float[Tensor, "*batch numbers"]:
+        """What ways to a goal are asked about: its state, and its scene too for who does as he saw it done.
+
+        What nobody moved all through a clip is in the scene, and may have been moved until the goal is reached.
+        """
+        return goal.flatten(-2) if embodiment in self.imitates else goal[..., STATE, :]
 
     def energy(
         self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, future: Latent
@@ -258,6 +276,11 @@ class JEPA(WorldModel):
     def way(self, embodiment: str) -> Ways:
         """How far things are for an embodiment, and what to do first."""
         return cast(Ways, self.ways[embodiment])
+
+    def _asked(self, now: Latent, goal: Latent, embodiment: str) -> tuple[Tensor, Tensor, Tensor]:
+        """The states of ``now``, what is asked about the goal beside each, and the scenes."""
+        states, aim = now.values[:, :, STATE], self.aim(goal.values, embodiment)
+        return states, aim.expand(*states.shape[:2], -1), now.values[:, :, SCENE]
 
     @torch.no_grad()
     def _lesson(
@@ -319,12 +342,6 @@ class _Rollout:
         body = self.model.embodiments[self.belief.embodiment]
         times = times_ahead(self.belief.latents.times, body.step_seconds, len(passed))
         return Latent(torch.stack([torch.stack(passed, 1), scene], 2), times)
-
-
-def _asked(now: Latent, goal: Latent) -> tuple[Tensor, Tensor, Tensor]:
-    """The states of ``now``, that of the goal beside each, and the scenes."""
-    states = now.values[:, :, STATE]
-    return states, goal.values[:, :, STATE].expand_as(states), now.values[:, :, SCENE]
 
 
 def _door(body: Embodiment, width: int) -> ActionDoor:

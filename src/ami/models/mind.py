@@ -56,6 +56,7 @@ class Mind(WorldModel):
         self.frames = max(part.frames for part in self.parts)
         self.reaches = () if self.acting is None else self.acting.reaches
         self.judges = () if self.acting is None else self.acting.judges
+        self.imitates = () if self.acting is None else self.acting.imitates
         self.unsure = () if self.acting is None else self.acting.unsure
         self.lives = () if self.expecting is None else self.expecting.lives
         self.places = () if self.exploring is None else self.exploring.places

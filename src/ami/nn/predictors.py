@@ -75,7 +75,7 @@ class ResidualPredictor(nn.Module):
 
 
 class Ways(nn.Module):
-    """From a state, a goal's state and the scene: how many steps it is to the goal, and what to do first.
+    """From a state, ``aim`` numbers of a goal and the scene: how many steps it is to the goal, and what to do first.
 
     Networks alike. The number is a softplus, so never negative; the action lies inside the embodiment's bounds. What
     ``judges`` also says how likely it is that any way leads there. With ``landmarks`` there is room for so many
@@ -87,34 +87,34 @@ class Ways(nn.Module):
     landmarks: Tensor
 
     def __init__(
-        self, dim: int, width: int, depth: int, body: Embodiment, judges: bool = False, landmarks: int = 0
+        self, dim: int, width: int, depth: int, body: Embodiment, *, aim: int, judges: bool = False, landmarks: int = 0
     ) -> None:
         super().__init__()
         self.register_buffer("landmarks", torch.zeros(landmarks, 2, dim), persistent=landmarks > 0)
         self.register_buffer("low", torch.tensor(body.low, dtype=torch.float32), persistent=False)
         self.register_buffer("high", torch.tensor(body.high, dtype=torch.float32), persistent=False)
-        network = partial(ResidualPredictor, history=dim, context=2 * dim, width=width, depth=depth)
+        network = partial(ResidualPredictor, history=dim, context=aim + dim, width=width, depth=depth)
         self.far, self.first = network(state=1), network(state=body.action_dim)
         self.any = network(state=1) if judges else None
 
     def steps(
         self,
         state: Float[Tensor, "*batch dim"],
-        goal: Float[Tensor, "*batch dim"],
+        goal: Float[Tensor, "*batch aim"],
         scene: Float[Tensor, "*batch dim"],
     ) -> Float[Tensor, "*batch"]:
         """How far it is."""
         return functional.softplus(self._ask(self.far, state, goal, scene)[..., 0].float())
 
     def action(
-        self, state: Float[Tensor, "*batch dim"], goal: Float[Tensor, "*batch dim"], scene: Float[Tensor, "*batch dim"]
+        self, state: Float[Tensor, "*batch dim"], goal: Float[Tensor, "*batch aim"], scene: Float[Tensor, "*batch dim"]
     ) -> Float[Tensor, "*batch action"]:
         """What to do first."""
         middle, half = (self.low + self.high) / 2, (self.high - self.low) / 2
         return middle + half * self._ask(self.first, state, goal, scene).float().clamp(-1.0, 1.0)
 
     def chance(
-        self, state: Float[Tensor, "*batch dim"], goal: Float[Tensor, "*batch dim"], scene: Float[Tensor, "*batch dim"]
+        self, state: Float[Tensor, "*batch dim"], goal: Float[Tensor, "*batch aim"], scene: Float[Tensor, "*batch dim"]
     ) -> Float[Tensor, "*batch"]:
         """The logarithm of the odds that there is any way."""
         assert self.any is not None, "it was not built to judge"

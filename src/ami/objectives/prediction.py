@@ -82,7 +82,7 @@ class Dynamics(Objective):
         losses = {"prediction": loss}
         if clip.embodiment in model.reaches and clip.actions is not None:
             way, state = model.way(clip.embodiment), seen.values[:, :, STATE]
-            acted = way.action(state[:, 0], state[:, 1], seen.values[:, 0, SCENE])
+            acted = way.action(state[:, 0], model.aim(seen.values[:, 1], clip.embodiment), seen.values[:, 0, SCENE])
             losses["inverse"] = self.inverse * ((acted - clip.actions[:, 0]) / (way.high - way.low)).abs().mean()
         return losses
 

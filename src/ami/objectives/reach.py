@@ -38,7 +38,7 @@ class Reach(Objective):
         assert isinstance(model, JEPA)
         assert clip.actions is not None
         way, values, rows = model.way(clip.embodiment), model.encode(clip).values, len(clip)
-        goal, start = values[:, -1, STATE], values[:, -2, STATE]
+        goal, start = model.aim(values[:, -1], clip.embodiment), values[:, -2, STATE]
         scene = values[:, -2, SCENE]
         true = (clip.times[:, -1] - clip.times[:, -2]) / model.embodiments[clip.embodiment].step_seconds
         with torch.autocast(values.device.type, torch.bfloat16, enabled=self.fast):
@@ -51,8 +51,10 @@ class Reach(Objective):
             far, first = way.steps(begun, goal, scene), way.action(start, goal, scene)
             odds = None
             if clip.embodiment in model.judges:
-                moved = torch.randn((parallel.size(), 3, *start.shape), generator=generator)[parallel.rank()]
-                odds = way.chance(*(torch.stack([start, goal, scene]) + _BLUR * moved.to(start)).unbind())
+                told = torch.cat([start, goal, scene], -1)
+                moved = torch.randn((parallel.size(), *told.shape), generator=generator)[parallel.rank()]
+                blurred = told + _BLUR * moved.to(told)
+                odds = way.chance(*blurred.split([each.shape[-1] for each in (start, goal, scene)], -1))
         known = true.isfinite()
         some = known.sum().clamp_min(1)  # a batch may hold none
         off = (far - true)[known].abs() / (1 + true[known]).sqrt()

@@ -25,6 +25,7 @@ from ami.recipes.films import FilmSettings, video
 from ami.recipes.mind import joined
 from ami.recipes.physics import PhysicsSettings, physics
 from ami.recipes.places import PlacesSettings, places
+from ami.training.hindsight import HindsightStore
 from ami.training.loop import Stage, drawn_from
 from ami.training.optim import Optimisation
 from ami.training.perceived import PerceivedStore
@@ -65,6 +66,8 @@ class BabySettings:
     reach_optimisation: Optimisation = field(
         default_factory=lambda: Optimisation(rate=3e-3, warmup=50, weight_decay=1e-4)
     )
+    imitated: tuple[str, ...] = ("push-t", "cube")  # embodiments recorded while they were after something
+    ahead: int = 8  # steps to what they were after, at most
     settled: tuple[str, ...] = ("point-maze",)  # embodiments that are always in one place: landmarks of it are kept
     films: FilmSettings = field(default_factory=lambda: FilmSettings(steps=900))  # of the part that watches films
     lives: tuple[str, ...] = ("physics", "cups")  # embodiments whose films are lived through, by the part that expects
@@ -191,7 +194,13 @@ def acting(name: str, stores: Mapping[str, Store], seed: int, settings: BabySett
         for kind in config.settled:
             model.settle(kind, _landmarks(perceived(model)[kind], config.landmarks))
         joined = replace(settings.ways, window=settings.window, fast=settings.precision == "bf16")
-        found = {kind: WayStore(perceived(model)[kind], model, config.embodiments[kind], joined) for kind in reaches}
+
+        def ways_of(kind: str) -> WayStore | HindsightStore:
+            if kind in config.imitates:
+                return HindsightStore(perceived(model)[kind], joined.before, settings.ahead)
+            return WayStore(perceived(model)[kind], model, config.embodiments[kind], joined)
+
+        found = {kind: ways_of(kind) for kind in reaches}
         return Loader([Source(each, joined.before + 2, reach_batches[kind]) for kind, each in found.items()], seed)
 
     return Recipe(
@@ -280,6 +289,7 @@ def _config(
         precision=settings.precision,
         reaches=reaches,
         judges=judges,
+        imitates=tuple(kind for kind in reaches if kind in settings.imitated),
         settled=tuple(kind for kind in reaches if kind in settings.settled),
         unsure=unsure,
     )

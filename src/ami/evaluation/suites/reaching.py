@@ -13,6 +13,7 @@ from ami.agent import Agent
 from ami.evaluation.statistics import wilson
 from ami.planning.costs import Doubt, StepsToGo
 from ami.planning.landmarks import Landmarks, StepsThrough
+from ami.planning.proposed import Proposed
 from ami.planning.sampling import SamplingPlanner, SamplingSettings
 from ami.types import Interval, Latent, Result, WorldModel
 
@@ -53,14 +54,17 @@ class ByWays:
             f"A model that has learned ways searches for fewer steps to go: {self.search.samples} candidates × "
             f"{self.search.iterations} iterations over {self.horizon} steps, replanned every step with "
             f"{self.warm_iterations}. Where it keeps landmarks, more than {self.sure:g} steps are counted through "
-            "them; the row count (the same model) does without. The row flat (the same model) searches for a small "
+            "them; the row count (the same model) does without. Who imitates does what the model proposes, without a "
+            "search. The row flat (the same model) searches for a small "
             "distance, as the row simulator does."
         )
 
     def agent(self, model: WorldModel, embodiment: str, goal: Latent, seed: int) -> Agent:
-        """It replans at every step."""
+        """It replans at every step; as who imitates, it does what the model proposes."""
         known = Landmarks.of(model, embodiment, self.sure) if self.through else None
         count = StepsToGo(goal, lambda now, there: model.reach(now, there, embodiment), sum=1.0, last=0.0)
+        if embodiment in model.imitates:
+            return Agent(model, embodiment, count, Proposed(goal), horizon=1, replan_every=1, seed=seed)
         return Agent(
             model,
             embodiment,
