@@ -27,7 +27,7 @@ from ami.types import Interval, Result
 _WALLS: dict[str, Any] = {"world": "two-rooms/wall", "episodes": 1500, "steps": 129}  # long enough to find the door
 _DOORS = {**_WALLS, "world": "two-rooms/door", "episodes": 1000}
 _REVISITED = {**_WALLS, "world": "two-rooms/revisited", "episodes": 3000}  # two of each layout; some have no door
-_TASKS = (("push-t", 400), ("reacher", 200), ("point-maze", 300), ("cube", 100))
+_TASKS = (("push-t", 400), ("reacher", 200), ("point-maze", 300), ("cube", 160))
 # What remembers, by itself: the parts that explore and expect, without those that act and watch.
 _HOLDS = replace(SETTINGS["baby"], physics=replace(PHYSICS, steps=800), places=PLACES)
 

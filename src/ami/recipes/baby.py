@@ -67,7 +67,7 @@ class BabySettings:
         default_factory=lambda: Optimisation(rate=3e-3, warmup=50, weight_decay=1e-4)
     )
     imitated: tuple[str, ...] = ("push-t", "cube")  # embodiments recorded while they were after something
-    ahead: int = 8  # steps to what they were after, at most
+    ahead: int = 5  # steps to what they were after, at most
     settled: tuple[str, ...] = ("point-maze",)  # embodiments that are always in one place: landmarks of it are kept
     films: FilmSettings = field(default_factory=lambda: FilmSettings(steps=900))  # of the part that watches films
     lives: tuple[str, ...] = ("physics", "cups")  # embodiments whose films are lived through, by the part that expects
