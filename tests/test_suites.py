@@ -10,6 +10,7 @@ from ami import files
 from ami.evaluation.benchmark import Asking
 from ami.evaluation.simulator import RoomsSimulator
 from ami.evaluation.suites import SUITES, control
+from ami.evaluation.suites.compute import ComputeBenchmark
 from ami.evaluation.suites.control import Pairs, RoomsBenchmark
 from ami.evaluation.suites.guarded import GuardrailBenchmark, _joined
 from ami.evaluation.suites.robots import NextLatent
@@ -251,6 +252,18 @@ def test_a_plan_too_short_for_a_strip_is_left_out_of_it() -> None:
     assert all(strip.imagined is None for strip in strips)
     answer = benchmark.run(model, 2, Asking(baseline_n=1))
     assert {"flat", "random", "straight-line", "simulator"} <= set(answer.results[0].baselines)
+
+
+def test_more_search_is_asked_the_same_questions_and_costs_more() -> None:
+    benchmark = ComputeBenchmark(WaysBenchmark("wall", steps=4), searches=((4, 1, 1), (16, 2, 1)))
+    answer = benchmark.run(_learned_ways(), 3, Asking())
+    name = "two-rooms/wall/cross-room/compute"
+    assert [result.benchmark for result in answer.results] == [*2 * [f"{name}/4x1x1"], *2 * [f"{name}/16x2x1"]]
+    little, _, much, _ = answer.results
+    assert little.model_calls == 3 * 4 * 4  # futures: episodes, actions, candidates
+    assert much.model_calls == 3 * (33 + 3 * 17)  # the mean is imagined too, and one iteration is enough later
+    assert all("CPU-milliseconds an action" in note for note in answer.notes)
+    assert len(answer.notes) == 2
 
 
 def test_goals_of_a_walk_are_fresh_and_not_begun_solved() -> None:

@@ -4,6 +4,7 @@ from ami.evaluation.benchmark import Benchmark, Suite
 from ami.evaluation.suites import (
     calibration,
     cells,
+    compute,
     control,
     guarded,
     hidden,
@@ -44,6 +45,7 @@ SUITES: dict[str, Suite] = {
         *ways.SUITES,
         *guarded.SUITES,
         *calibration.SUITES,
+        *compute.SUITES,
         *tasks.SUITES,
         Suite("planning-rooms", _PLANNING),
         Suite("planning-worlds", (*_PLANNING, *tasks.ASKED)),
