@@ -95,7 +95,9 @@ SETTINGS = {
 }
 
 # The same with more of everything, for layouts of any kind: what `ami reproduce plan` trains.
-PLAN = BabySettings(steps=1500, refine=3000, reach=2500, unsure=600)
+PLAN = BabySettings(
+    steps=1500, refine=3000, reach=2500, unsure=600, small_batch=32, small_weight=0.3, small_reach_batch=256
+)
 # Where the wall stands still and only the door moves, so much is enough.
 DOOR = BabySettings(steps=900, refine=1400, reach=1400, unsure=0)
 
