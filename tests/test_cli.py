@@ -237,6 +237,8 @@ def test_steps_are_shared_as_the_recipe_shares_them() -> None:
         patch.setitem(SETTINGS, "baby", real)
         settings = training.settings_of("baby", "tiny", 100)
         assert (settings.size, settings.steps, settings.refine) == ("tiny", 25, 75)
+        assert (settings.reach, settings.unsure, settings.films.steps) == (30, 10, 45)  # a twentieth
+        assert training.settings_of("baby", steps=2).unsure == 1
         assert training.settings_of("baby") == real
         assert training.settings_of("baby", steps=2).refine == 1
     with pytest.raises(ValueError, match="at least 2"):
@@ -458,7 +460,12 @@ def test_folders_that_hold_nothing_or_something_else(ami, made: Path, tmp_path: 
     empty.mkdir()
     foreign.mkdir()
     (foreign / "notes").touch()
-    for folder, match in ((tmp_path / "none", "no such folder"), (empty, "is empty"), (foreign, "not a store")):
+    for folder, match in (
+        (tmp_path / "none", "no such folder"),
+        (made / "d" / "index.json", "it is a file"),
+        (empty, "is empty"),
+        (foreign, "not a store"),
+    ):
         for words in (
             ("data", "info", folder),
             ("data", "check", folder),

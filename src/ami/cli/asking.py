@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from ami.cli.collecting import collect_seconds
 from ami.cli.show import Bars
 from ami.data.episodes import Store
@@ -97,5 +99,6 @@ def ask_about(
         curves=read_metrics(folder.parent),
         commands=commands,
         progress=bars.tell,
+        workers=torch.get_num_threads() if question.device == "cpu" else 1,
     )
     return replace(report, notes=[*report.notes, *notes])
