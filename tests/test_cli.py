@@ -552,6 +552,7 @@ def test_settings_that_make_no_sense(ami, made: Path, tmp_path: Path) -> None:
         (("train", "baby", *data, *out, "--threads", 0), "--threads is 0"),
         (("train", "video", *data, *out), "learns from films"),
         (("eval", made / "r", "--suite", "tiny", *out, "--n", 0), "--n is 0"),
+        (("eval", made / "r", "--suite", "tiny", *out, "--seed", -1), "--seed is -1; seeds count from 0"),
         (("reproduce", "rooms", "--seeds", 0), "--seeds is 0"),
         (("plan", made / "r"), "give a world with --world"),
         (("plan", made / "r", "--start", text), "or --start and --goal"),

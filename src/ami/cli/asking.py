@@ -66,6 +66,8 @@ def ask_about(
     """
     if question.n is not None and question.n < 1:
         raise ValueError(f"--n is {question.n}; a result needs at least one episode")
+    if question.seed < 0:
+        raise ValueError(f"--seed is {question.seed}; seeds count from 0")
     came_from = checkpoint.read_provenance(folder)
     pictures, robots, films, notes = None, None, None, []
     for store in stores:
