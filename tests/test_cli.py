@@ -558,6 +558,7 @@ def test_settings_that_make_no_sense(ami, made: Path, tmp_path: Path) -> None:
         (("plan", made / "r", "--start", text), "or --start and --goal"),
         (("plan", made / "r", "--world", "two-rooms/door", "--start", text), "or --start and --goal"),
         (("plan", made / "r", "--world", "two-rooms/door", "--budget-ms", -1), "0 milliseconds or more"),
+        (("plan", made / "r", "--world", "two-rooms/door", "--horizon", 0), "a plan is 1 step long or more"),
         (("plan", made / "r", "--start", text, "--goal", text), "text.png is not a picture"),
         (("plan", made / "r", "--start", tmp_path / "none", "--goal", text), "none: No such file"),
         (
