@@ -201,9 +201,7 @@ class Train(Heavy):
     seed: int = 0  # of the first weights and of everything drawn
     size: str | None = None  # baby to large (video: to giant); as the recipe says where it is not said
     picture: int | None = None  # px on a side that a model of the recipe video sees; as many as its size wants
-    steps: int | None = (
-        None  # of training in all; of a baby, of its first two stages, to which all else is in proportion
-    )
+    steps: int | None = None  # in all; of a baby, of its first two stages, to which all else is in proportion
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
     resume: bool = False  # go on with a run that was stopped, with the same words as before
     dry_run: bool = False  # only say what a V-JEPA of --size (baby to giant) would take; needs no --data and no --out
