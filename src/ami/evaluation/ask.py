@@ -71,8 +71,10 @@ def ask(
     device = _device(suite, question.device)
     asked = _Asked(folder, question, _folder(rooms), _folder(films), tuple(pairs), tuple((rivals or {}).items()))
     jobs = [partial(_answer, asked, number) for number in range(len(suite.asked))]
-    answer = sum(cores.at_once(jobs, progress, workers), Answer(()))
-    _ready.cache_clear()
+    try:
+        answer = sum(cores.at_once(jobs, progress, workers), Answer(()))
+    finally:
+        _ready.cache_clear()  # what lies in the folder may be another model the next time
     model, came_from = checkpoint.load(folder), checkpoint.read_provenance(folder)
     protocol = suite.protocol
     if robots is not None:
