@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from ami import cores
 from ami.cli import entry
 
 
@@ -67,7 +68,7 @@ def server() -> Iterator[str]:
 def ami(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]:
     """Run a command."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(entry, "_keep_memory", lambda: None)
+    monkeypatch.setattr(cores, "_keep_memory", lambda: None)
 
     def run(*words: object) -> Said:
         capsys.readouterr()

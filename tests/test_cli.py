@@ -237,6 +237,8 @@ def test_steps_are_shared_as_the_recipe_shares_them() -> None:
         patch.setitem(SETTINGS, "baby", real)
         settings = training.settings_of("baby", "tiny", 100)
         assert (settings.size, settings.steps, settings.refine) == ("tiny", 25, 75)
+        assert (settings.reach, settings.unsure, settings.films.steps) == (30, 10, 45)  # a twentieth
+        assert training.settings_of("baby", steps=2).unsure == 1
         assert training.settings_of("baby") == real
         assert training.settings_of("baby", steps=2).refine == 1
     with pytest.raises(ValueError, match="at least 2"):
@@ -458,7 +460,12 @@ def test_folders_that_hold_nothing_or_something_else(ami, made: Path, tmp_path: 
     empty.mkdir()
     foreign.mkdir()
     (foreign / "notes").touch()
-    for folder, match in ((tmp_path / "none", "no such folder"), (empty, "is empty"), (foreign, "not a store")):
+    for folder, match in (
+        (tmp_path / "none", "no such folder"),
+        (made / "d" / "index.json", "it is a file"),
+        (empty, "is empty"),
+        (foreign, "not a store"),
+    ):
         for words in (
             ("data", "info", folder),
             ("data", "check", folder),
@@ -545,11 +552,13 @@ def test_settings_that_make_no_sense(ami, made: Path, tmp_path: Path) -> None:
         (("train", "baby", *data, *out, "--threads", 0), "--threads is 0"),
         (("train", "video", *data, *out), "learns from films"),
         (("eval", made / "r", "--suite", "tiny", *out, "--n", 0), "--n is 0"),
+        (("eval", made / "r", "--suite", "tiny", *out, "--seed", -1), "--seed is -1; seeds count from 0"),
         (("reproduce", "rooms", "--seeds", 0), "--seeds is 0"),
         (("plan", made / "r"), "give a world with --world"),
         (("plan", made / "r", "--start", text), "or --start and --goal"),
         (("plan", made / "r", "--world", "two-rooms/door", "--start", text), "or --start and --goal"),
         (("plan", made / "r", "--world", "two-rooms/door", "--budget-ms", -1), "0 milliseconds or more"),
+        (("plan", made / "r", "--world", "two-rooms/door", "--horizon", 0), "a plan is 1 step long or more"),
         (("plan", made / "r", "--start", text, "--goal", text), "text.png is not a picture"),
         (("plan", made / "r", "--start", tmp_path / "none", "--goal", text), "none: No such file"),
         (

@@ -217,5 +217,8 @@ def test_robot_files_that_are_torn(tmp_path: Path) -> None:
         path.write_bytes(torn)
         with pytest.raises(ValueError, match=r"r\.npz is not a robot episode that can be read"):
             read_bridge(path)
+    path.write_bytes(b"text")
+    with pytest.raises(ValueError, match="it is no zip archive"):
+        read_bridge(path)
     with pytest.raises(ValueError, match="there is no robot episode"):
         read_bridge(tmp_path / "none.npz")

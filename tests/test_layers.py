@@ -10,7 +10,7 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 
 # An import points to a lower layer or into the same part.
 LAYERS = [
-    {"", "types", "parallel", "files", "geometry"},
+    {"", "types", "parallel", "cores", "files", "geometry"},
     {"data", "nn"},
     {"worlds", "models"},
     {"objectives", "planning", "memory", "reasoning"},

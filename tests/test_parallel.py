@@ -45,14 +45,12 @@ def on_each(rank: int) -> dict[str, torch.Tensor]:
     parallel.average_gradients(heads)
     assert heads[3].weight.grad is None
 
-    same = [parallel.same_everywhere(1.5), parallel.same_everywhere(1.5 + rank * 1e-12)]
     untouched = torch.tensor([float(rank)])
     mean = parallel.mean(untouched)
     facts = {"size": parallel.size(), "rank": parallel.rank(), "mean": mean.item(), "input": untouched.item()}
     return {
         **learned,
         "heads": torch.stack([head.weight.grad.squeeze() for head in heads[:3]]),
-        "same": torch.tensor(same),
         **{name: torch.tensor(float(fact)) for name, fact in facts.items()},
     }
 
@@ -81,10 +79,9 @@ def test_a_head_that_one_rank_did_not_use_counts_as_zero(two):
         assert rank["heads"].tolist() == [1.0, 0.5, 0.0]
 
 
-def test_ranks_know_themselves_and_their_differences(two):
+def test_ranks_know_themselves(two):
     for number, rank in enumerate(two):
         assert (rank["size"], rank["rank"]) == (2, number)
-        assert rank["same"].tolist() == [True, False]
         assert rank["mean"] == 0.5
         assert rank["input"] == number, "mean must not write to its input"
 
@@ -96,4 +93,3 @@ def test_one_process_is_the_identity():
     assert parallel.mean(tensor) is tensor
     parallel.average_gradients(model)
     assert model.weight.grad is None
-    assert parallel.same_everywhere(float("nan"))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ami.evaluation.probes import best_ridge, fit_attentive, fit_principal, fit_ridge
+from ami.evaluation.probes import best_ridge, fit_attentive, fit_principal, fit_ridges
 from ami.evaluation.statistics import auroc, bootstrap_auroc, bootstrap_r2
 
 
@@ -15,7 +15,7 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("shape", [(40, 6), (6, 40)])
 def test_both_forms_of_ridge_are_the_textbook_one(shape) -> None:
     x, y, penalty = normal(*shape) * 3 + 1, normal(shape[0], 2, seed=1) + 5, 0.1
-    probe = fit_ridge(x, y, penalty)
+    (probe,) = fit_ridges(x, y, [penalty])
     z = (x - x.mean(0)) / x.std(0, unbiased=False)
     gram = z.T @ z + penalty * shape[1] * torch.eye(shape[1])
     expected = z @ torch.linalg.inv(gram) @ z.T @ (y - y.mean(0)) + y.mean(0)
@@ -28,7 +28,7 @@ def test_both_forms_of_ridge_are_the_textbook_one(shape) -> None:
 def test_ridge_is_exact_without_penalty_and_deaf_to_what_never_moves() -> None:
     x = torch.cat([normal(50, 3), torch.full((50, 1), 7.0)], 1)
     y = x[:, :1] * 2 - x[:, 2:3] + 4
-    probe = fit_ridge(x, y, 0.0 + 1e-12)
+    (probe,) = fit_ridges(x, y, [1e-12])
     torch.testing.assert_close(probe(x), y)
     moved = x.clone()
     moved[:, 3] += 1e6
@@ -37,7 +37,7 @@ def test_ridge_is_exact_without_penalty_and_deaf_to_what_never_moves() -> None:
 
 def test_without_a_centre_the_answer_turns_with_the_features() -> None:
     x = normal(30, 5)
-    probe = fit_ridge(x, torch.ones(30, 1).double(), 0.1, centred=False)
+    (probe,) = fit_ridges(x, torch.ones(30, 1).double(), [0.1], centred=False)
     torch.testing.assert_close(probe(-x), -probe(x))
 
 

@@ -128,12 +128,36 @@ def test_ways_are_learned_from_as_many_latents_as_a_belief_holds(rooms: Store, t
 
 
 def test_a_part_learns_what_it_would_have_learned_alone(rooms: Store, films: Store, tmp_path: Path) -> None:
-    mind = checkpoint.load(train(baby([rooms, films], 0, TINY), tmp_path / "both"))
+    ticks: list[Tick] = []
+    done = train(baby([rooms, films], 0, TINY), tmp_path / "both", log_every=1, workers=2, watch=ticks.append)
+    mind = checkpoint.load(done)
     acts = checkpoint.load(train(baby([rooms], 0, TINY), tmp_path / "acts"))
     watches = checkpoint.load(train(video([films], 0, TINY.films), tmp_path / "watches"))
     assert isinstance(mind, Mind)
     assert checkpoint.digest(mind.acting) == checkpoint.digest(acts)
     assert checkpoint.digest(mind.watching) == checkpoint.digest(watches)
+    assert [row["step"] for row in read_metrics(tmp_path / "both")] == list(range(1, 19))
+    assert {(tick.stage, tick.steps) for tick in ticks} == {("perceive", 6), ("refine", 6), ("watch", 6)}
+    papers = [checkpoint.read_provenance(tmp_path / "both" / part / "checkpoint") for part in ("acting", "watching")]
+    assert sum(each.cpu_seconds for each in papers) == pytest.approx(checkpoint.read_provenance(done).cpu_seconds, 0.5)
+
+
+def test_a_run_of_parts_goes_on_with_the_part_at_which_it_was_stopped(
+    rooms: Store, films: Store, tmp_path: Path
+) -> None:
+    def stop(tick: Tick) -> None:
+        if (tick.stage, tick.step) == ("watch", 4):
+            raise KeyboardInterrupt
+
+    recipe, run = baby([rooms, films], 0, TINY), tmp_path / "stopped"
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, run, save_every=2, log_every=1, watch=stop)
+    assert not (run / "checkpoint").exists()
+    before = (run / "acting" / "checkpoint" / "model.safetensors").stat().st_mtime_ns
+    gone_on = train(recipe, run, save_every=2, log_every=1, resume=True)
+    assert (run / "acting" / "checkpoint" / "model.safetensors").stat().st_mtime_ns == before
+    assert checkpoint.digest(gone_on) == checkpoint.digest(train(recipe, tmp_path / "whole"))
+    assert [row["step"] for row in read_metrics(run)] == list(range(1, 19))
 
 
 def test_films_are_known_by_time_and_a_step_is_as_long_as_its_frames(films: Store) -> None:

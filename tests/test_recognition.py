@@ -18,7 +18,7 @@ from ami.evaluation.suites import real as real_module
 from ami.evaluation.suites.real import TASKS, RealFilms, known_ranges
 from ami.evaluation.suites.recognition import QUANTITIES, DrawnFilms, judge, targets
 from ami.evaluation.suites.splice import Splice
-from ami.models import vjepa
+from ami.models import checkpoint, vjepa
 from ami.models.baselines import Pixels
 from ami.models.jepa import JEPA, sized
 from ami.models.vjepa import VJEPA
@@ -177,6 +177,26 @@ def test_one_mover_before_a_still_camera_is_where_things_change() -> None:
         right, down = ((centre[:, :2] + 1) * 63 / 2).unbind(1)
         torch.testing.assert_close(down, torch.full((3,), 23.5), atol=0.1, rtol=0)
         torch.testing.assert_close(right, torch.tensor([15.5, 19.5, 23.5]), atol=0.1, rtol=0)
+
+
+def test_questions_that_are_asked_at_the_same_time_are_answered_the_same(store: Store, tmp_path: Path) -> None:
+    body = {FILM.name: replace(FILM, step_seconds=2 * FILM.step_seconds)}
+    papers = checkpoint.Provenance(recipe="video", code=checkpoint.CodeVersion("0"))
+    checkpoint.save(tmp_path / "model", VJEPA(vjepa.sized("baby", body)).eval(), papers)
+    words: list[str] = []
+    one, two = (
+        ask(
+            tmp_path / "model",
+            Question("real-films", n=2),
+            films=store,
+            workers=workers,
+            progress=lambda what, done, total: words.append(what),
+        )
+        for workers in (1, 2)
+    )
+    assert [replace(each, seconds=0.0) for each in one.results] == [replace(each, seconds=0.0) for each in two.results]
+    assert len(one.results) == len(SUITES["real-films"].asked)
+    assert sorted(words[: len(words) // 2]) == sorted(words[len(words) // 2 :])
 
 
 def test_what_cannot_be_asked_on_a_gpu_is_refused() -> None:

@@ -260,9 +260,9 @@ def test_advice_and_gauges_reach_who_watches(store: Store, tmp_path: Path) -> No
     ticks = []
     train(baby([store], 1, replace(TINY, steps=2, refine=1)), tmp_path / "run", watch=ticks.append)
     assert [(tick.stage, tick.step, tick.steps) for tick in ticks] == [
-        ("perceive", 1, 3),
-        ("perceive", 2, 3),
-        ("refine", 3, 3),
+        ("perceive", 1, 2),
+        ("perceive", 2, 2),
+        ("refine", 1, 1),
     ]
     assert "two-rooms/gauge/probe" in ticks[1].measured
     assert "two-rooms/gauge/probe" not in ticks[0].measured

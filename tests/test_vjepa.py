@@ -135,6 +135,7 @@ MISTAKES: dict[str, Callable[[VJEPA], object]] = {
     "there is no size 'vast'; choose one of baby, tiny, small, base, large, huge, giant": lambda model: sized(
         "vast", {"film": FILM}
     ),
+    "pictures of 7 px were asked for; a model sees 16 px or more": lambda model: sized("baby", {}, picture=7),
     "colour": lambda model: built(colour="red"),
 }
 

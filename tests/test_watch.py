@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tests.matched_films import SHOWN, Remembers, quadruplet
 
-from ami.cli import entry
+from ami import cores
 from ami.data.episodes import Store
 from ami.data.video import FILM, write_film
 from ami.evaluation.timeline import APART, watch
@@ -22,7 +22,7 @@ from ami.types import Embodiment
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(entry, "_keep_memory", lambda: None)
+    monkeypatch.setattr(cores, "_keep_memory", lambda: None)
 
 
 @pytest.fixture(scope="module")

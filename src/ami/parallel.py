@@ -126,15 +126,6 @@ def average_gradients(module: nn.Module) -> None:
         parameter.grad = gradient.view_as(parameter).clone()
 
 
-def same_everywhere(value: float) -> bool:
-    """Whether all ranks hold this value: a guard against processes that drift apart."""
-    if size() == 1:
-        return True
-    both = torch.tensor([value, -value], dtype=torch.float64)
-    dist.all_reduce(both, op=dist.ReduceOp.MAX)
-    return bool(both[0] == -both[1])
-
-
 def share_out(module: nn.Module, kind: type[nn.Module]) -> None:
     """Leave each process a share of the weights of every block of a kind: of each weight, some of its rows.
 

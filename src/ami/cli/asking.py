@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from ami.cli.collecting import collect_seconds
 from ami.cli.show import Bars
 from ami.data.episodes import Store
@@ -64,6 +66,8 @@ def ask_about(
     """
     if question.n is not None and question.n < 1:
         raise ValueError(f"--n is {question.n}; a result needs at least one episode")
+    if question.seed < 0:
+        raise ValueError(f"--seed is {question.seed}; seeds count from 0")
     came_from = checkpoint.read_provenance(folder)
     pictures, robots, films, notes = None, None, None, []
     for store in stores:
@@ -97,5 +101,6 @@ def ask_about(
         curves=read_metrics(folder.parent),
         commands=commands,
         progress=bars.tell,
+        workers=torch.get_num_threads() if question.device == "cpu" else 1,
     )
     return replace(report, notes=[*report.notes, *notes])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ami import files
 from ami.cli.refuse import refuse_used
-from ami.cli.show import Bars
+from ami.cores import Tell
 from ami.data.episodes import Store
 from ami.worlds import gym, rooms
 
@@ -42,7 +42,7 @@ _TOGETHER = 60  # episodes that are held in memory at once
 _SEEDS = 10_000  # at most so many such groups to a seed, so that no two seeds share a group
 
 
-def collect(world: str, out: Path, episodes: int, steps: int, seed: int, bars: Bars) -> Store:
+def collect(world: str, out: Path, episodes: int, steps: int, seed: int, tell: Tell) -> Store:
     """Record episodes into a new store at ``out``, which appears when all are there.
 
     ``two-rooms/all`` takes its families in turn, so that every stretch of the store holds all of them. A few episodes
@@ -67,7 +67,7 @@ def collect(world: str, out: Path, episodes: int, steps: int, seed: int, bars: B
                 recorded = gym.record(names[place], count, steps, seed * _SEEDS + group)
                 store = store or Store.create(staging, recorded.embodiment, recorded.truth_names)
                 store.append(recorded.episodes)
-                bars.tell(f"collecting {world}", episodes - sum(left), episodes)
+                tell(f"collecting {world}", episodes - sum(left), episodes)
             if not any(left):
                 break
         else:

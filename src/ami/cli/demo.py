@@ -14,11 +14,13 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import RenderableType
 
 from ami import files
@@ -27,6 +29,7 @@ from ami.cli.collecting import ALL, collect
 from ami.cli.refuse import refuse_used
 from ami.cli.show import Bars, Outcome, with_lines
 from ami.cli.training import Settings, train
+from ami.cores import Tell, at_once
 from ami.data.episodes import Store
 from ami.data.ingest import ingest
 from ami.data.spatial import RGBD, is_tum
@@ -115,9 +118,12 @@ def demo(request: Request, bars: Bars, scale: Scale | None = None) -> tuple[dict
         "tabletop": (TABLETOP, scale.tabletop, _FILM),
         **{world: (world, episodes, _TASK) for world, episodes in scale.tasks},
     }
-    stores = {kind: _experience(out / "data" / kind, *how, request.seed, bars) for kind, how in made.items() if how[1]}
+    jobs: dict[str, Callable[[Tell], Store]] = {
+        kind: partial(_experience, out / "data" / kind, *how, request.seed) for kind, how in made.items() if how[1]
+    }
     for kind, paths in found.items():
-        stores[kind] = _recordings(out / "data" / kind, kind, paths, request.skip_bad, bars)
+        jobs[kind] = partial(_recordings, out / "data" / kind, kind, paths, request.skip_bad)
+    stores = dict(zip(jobs, at_once(list(jobs.values()), bars.tell, torch.get_num_threads()), strict=True))
     bars.before = f"{part}2/3 "
     learned = [store for kind, store in stores.items() if kind != RGBD.name]
     done, *others = (
@@ -185,15 +191,15 @@ def _claim(request: Request) -> None:
         shutil.rmtree(stale)
 
 
-def _experience(folder: Path, world: str, episodes: int, steps: int, seed: int, bars: Bars) -> Store:
+def _experience(folder: Path, world: str, episodes: int, steps: int, seed: int, tell: Tell) -> Store:
     if not folder.is_dir():
-        collect(world, folder, episodes, steps, seed, bars)
+        collect(world, folder, episodes, steps, seed, tell)
     return Store.open(folder)
 
 
-def _recordings(folder: Path, kind: str, paths: Sequence[Path], skip_bad: bool, bars: Bars) -> Store:
+def _recordings(folder: Path, kind: str, paths: Sequence[Path], skip_bad: bool, tell: Tell) -> Store:
     if not folder.is_dir():
-        ingest(paths, folder, skip_bad=skip_bad, progress=lambda done, total: bars.tell(f"reading {kind}", done, total))
+        ingest(paths, folder, skip_bad=skip_bad, progress=partial(tell, f"reading {kind}"))
     return Store.open(folder)
 
 

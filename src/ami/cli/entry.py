@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import json
 import os
-import platform
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, Union
@@ -89,27 +87,8 @@ def _say(sentence: str, code: int) -> int:
 
 def _use_the_machine(threads: int | None) -> None:
     """Compute on ``threads`` cores: all that this process may use, where neither it nor OMP_NUM_THREADS says."""
-    import torch
+    from ami import cores
 
     if threads is not None and threads < 1:
         raise ValueError(f"--threads is {threads}; at least 1 is needed")
-    _keep_memory()
-    if threads is None and "OMP_NUM_THREADS" in os.environ:
-        return
-    free = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
-    torch.set_num_threads(threads or free or 1)
-
-
-def _keep_memory() -> None:
-    """Ask glibc to keep freed memory for the next step.
-
-    By default each large buffer is mapped anew and given back, and the page faults of the fresh ones made training
-    about a fifth slower.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    mmap_threshold, trim_threshold, gib, mib = -3, -1, 2**30, 2**20  # the numbers are from malloc.h
-    libc = ctypes.CDLL(None)
-    if not libc.mallopt(mmap_threshold, gib):
-        libc.mallopt(mmap_threshold, 32 * mib)  # the most that older versions take
-    libc.mallopt(trim_threshold, gib)
+    cores.compute_on(threads)

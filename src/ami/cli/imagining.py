@@ -49,7 +49,7 @@ class Readout(Heavy):
         model, digest = checkpoint.load(folder), checkpoint.digest(folder)
         shelf = readouts.load(folder, digest)
         if self.data is not None:
-            if self.name is None or not self.columns:
+            if not self.name or not self.columns:
                 raise ValueError("a read-out has a name and reads columns of the truth; give --name and --columns")
             if self.name in shelf and not self.replace:
                 raise ValueError(f"{folder} has a read-out {self.name!r}; choose another name, or say --replace")

@@ -47,6 +47,8 @@ def plan(
     """
     if (world is None and (start is None or goal is None)) or (world is not None and start is not None):
         raise ValueError("give a world with --world (and --goal, if you have a picture of it), or --start and --goal")
+    if horizon < 1:
+        raise ValueError(f"--horizon is {horizon}; a plan is 1 step long or more")
     if budget_ms is not None and not budget_ms >= 0:
         raise ValueError(f"--budget-ms is {budget_ms:g}; a budget is 0 milliseconds or more")
     if world is not None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ami import parallel
 from ami.cli.show import Bars, Outcome, lines, listing, missing
 from ami.data.episodes import Store
 from ami.models import checkpoint
@@ -29,9 +29,9 @@ Settings = BabySettings | FilmSettings | PhysicsSettings | ObjectSettings | Plac
 
 
 def settings_of(recipe: str, size: str | None = None, steps: int | None = None, picture: int | None = None) -> Settings:
-    """A recipe's settings, with another size, or with ``steps`` in all: its stages keep their proportion.
+    """A recipe's settings, with another size, or with ``steps`` in all.
 
-    For a baby they are the steps of the part that acts, and every other part is given its share besides.
+    Of a baby they are those of the first two stages of the part that acts; all else keeps its proportion to them.
     """
     known: dict[str, Settings] = {
         **SETTINGS,
@@ -65,12 +65,20 @@ def settings_of(recipe: str, size: str | None = None, steps: int | None = None, 
         if steps < 2:
             raise ValueError(f"{steps} steps were asked for; at least 2 are needed, one for each stage")
         share = steps / (settings.steps + settings.refine)
-        first = min(max(round(share * settings.steps), 1), steps - 1)
-        others = {
-            name: replace(each, steps=max(round(share * each.steps), 1))
-            for name, each in (("films", settings.films), ("physics", settings.physics), ("places", settings.places))
-        }
-        settings = replace(settings, steps=first, refine=steps - first, **others)
+
+        def fewer(count: int) -> int:
+            return max(round(share * count), 1) if count else 0
+
+        settings = replace(
+            settings,
+            steps=(first := min(fewer(settings.steps), steps - 1)),
+            refine=steps - first,
+            reach=fewer(settings.reach),
+            unsure=fewer(settings.unsure),
+            films=replace(settings.films, steps=fewer(settings.films.steps)),
+            physics=replace(settings.physics, steps=fewer(settings.physics.steps)),
+            places=replace(settings.places, steps=fewer(settings.places.steps)),
+        )
     return settings
 
 
@@ -87,8 +95,6 @@ def train(
 ) -> Path:
     """Train by a recipe; the checkpoint's folder, whose provenance says what the gauges warned of."""
     recipe = RECIPES[name](stores, seed, _settled(settings, torch.device(device).type))
-    ends = list(accumulate(stage.steps for stage in recipe.stages))
-    lengths = {stage.name: (end - stage.steps, stage.steps) for stage, end in zip(recipe.stages, ends, strict=True)}
     gauges: dict[str, float] = {}
     warned: set[str] = set()
 
@@ -96,12 +102,13 @@ def train(
         if any("/gauge/" in name for name in tick.measured):
             gauges.update(_worst(tick.measured))
             warned.update(tick.advice)
-        before, length = lengths[tick.stage]
-        bars.tell(tick.stage, tick.step - before, length, _note(tick.measured, gauges, len(warned)))
+        bars.tell(tick.stage, tick.step, tick.steps, _note(tick.measured, gauges, len(warned)))
 
     for stage in recipe.stages:
         bars.tell(stage.name, 0, stage.steps)
-    return train_recipe(recipe, out, resume=resume, watch=watch, device=device)
+    alone = parallel.size() == 1 and torch.device(device).type == "cpu"
+    workers = torch.get_num_threads() if alone else 1
+    return train_recipe(recipe, out, resume=resume, watch=watch, device=device, workers=workers)
 
 
 def outcome(done: Path) -> Outcome:

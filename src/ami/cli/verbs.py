@@ -99,7 +99,7 @@ class Collect(Verb):
         from ami.data.doctor import info
 
         with Bars() as bars:
-            store = collect(self.world, self.out, self.episodes, self.steps, self.seed, bars)
+            store = collect(self.world, self.out, self.episodes, self.steps, self.seed, bars.tell)
         held = info(store)
         return Outcome(held, lines(f"{held['episodes']} episodes, {held['frames']} frames in {self.out}"))
 
@@ -201,7 +201,7 @@ class Train(Heavy):
     seed: int = 0  # of the first weights and of everything drawn
     size: str | None = None  # baby to large (video: to giant); as the recipe says where it is not said
     picture: int | None = None  # px on a side that a model of the recipe video sees; as many as its size wants
-    steps: int | None = None  # of training in all; stages keep their proportion, and a baby's films come on top
+    steps: int | None = None  # in all; of a baby, of its first two stages, to which all else is in proportion
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
     resume: bool = False  # go on with a run that was stopped, with the same words as before
     dry_run: bool = False  # only say what a V-JEPA of --size (baby to giant) would take; needs no --data and no --out

@@ -57,6 +57,10 @@ class Store:
         self.truth_names: tuple[str, ...] = tuple(index["truth_names"])
         self._read_index()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What another process is sent: where it lies."""
+        return Store.open, (self.folder,)
+
     @staticmethod
     def create(folder: Path, embodiment: Embodiment, truth_names: Sequence[str] = ()) -> Store:
         """Begin an empty store. ``truth_names`` names the numbers of ``truth``."""
@@ -80,7 +84,8 @@ class Store:
         """Open a store that is there."""
         folder = Path(folder)
         if not folder.is_dir():
-            raise ValueError(f"there is no store in {folder}: no such folder; make one with ami collect or ami ingest")
+            what = "it is a file" if folder.exists() else "no such folder"
+            raise ValueError(f"there is no store in {folder}: {what}; make one with ami collect or ami ingest")
         if not (folder / "index.json").is_file():
             what = "not a store: it has no index.json" if any(folder.iterdir()) else "empty"
             raise ValueError(f"{folder} is {what}; make one with ami collect or ami ingest")

@@ -32,6 +32,8 @@ def read_bridge(path: Path) -> Episode:
     if not path.is_file():
         raise ValueError(f"there is no robot episode {path}")
     try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is no zip archive, and an .npz is one")
         with np.load(path, allow_pickle=False) as held:
             missing = [name for name in _ARRAYS if name not in held]
             if missing:

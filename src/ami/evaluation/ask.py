@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ami import parallel
+from ami import cores, parallel
 from ami.data.episodes import Store
 from ami.data.pairs import Pair
 from ami.evaluation.benchmark import Answer, Asking, Progress, Suite
@@ -56,35 +57,29 @@ def ask(
     collect_seconds: float | None = None,
     curves: Sequence[Mapping[str, Any]] = (),
     commands: Sequence[str] = (),
-    progress: Progress | None = None,
+    progress: Progress = lambda what, done, total: None,
+    workers: int = 1,
 ) -> Report:
-    """Everything in one report, under one digest.
+    """Everything in one report, under one digest; ``workers`` questions at a time, each in a process of its own.
 
     ``rooms`` are pictures that the decoder of the film strips learns to draw (no strips without), ``robots`` held-out
     episodes, one in each row, for ``bridge/next-latent``, ``films`` recordings for suites that ask about real films,
     ``pairs`` matched films for suites that ask about published ones, ``rivals`` other checkpoints for suites that ask
     them the same; ``curves`` are the training's metrics.
     """
-    suite = suite_named(question.suite)
-    suite = diagnosed(suite) if question.diagnose else suite
+    suite = _suite(question)
     device = _device(suite, question.device)
-    model, came_from = checkpoint.load(folder).to(device), checkpoint.read_provenance(folder)
-    decode = None if rooms is None else fit_decoder(model, rooms)
-    asking = Asking(
-        question.seed,
-        untrained(model).to(device),
-        question.baseline_n,
-        decode,
-        films=films,
-        pairs=pairs,
-        progress=progress,
-        rivals={name: checkpoint.load(rival) for name, rival in (rivals or {}).items()},
-    )
-    answer = suite.run(model, asking, question.n)
+    asked = _Asked(folder, question, _folder(rooms), _folder(films), tuple(pairs), tuple((rivals or {}).items()))
+    jobs = [partial(_answer, asked, number) for number in range(len(suite.asked))]
+    try:
+        answer = sum(cores.at_once(jobs, progress, workers), Answer(()))
+    finally:
+        _ready.cache_clear()  # what lies in the folder may be another model the next time
+    model, came_from = checkpoint.load(folder), checkpoint.read_provenance(folder)
     protocol = suite.protocol
     if robots is not None:
-        robot = NextLatent()
-        answer += Answer(tuple(robot.run(model, robots, seed=question.seed, untrained=asking.untrained)))
+        robot, fresh = NextLatent(), untrained(model).to(device)
+        answer += Answer(tuple(robot.run(model.to(device), robots, seed=question.seed, untrained=fresh)))
         protocol = (*protocol, *robot.protocol)
     collected = {} if collect_seconds is None else {"collect": collect_seconds}
     return Report(
@@ -106,6 +101,50 @@ def ask(
         notes=_notes(answer),
         provenance={"data": dict(came_from.data), "seeds": list(came_from.seeds), "steps": came_from.steps},
     )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """All that a process needs to know to answer: little enough to be sent to it."""
+
+    folder: Path
+    question: Question
+    rooms: Path | None
+    films: Path | None
+    pairs: tuple[Pair, ...]
+    rivals: tuple[tuple[str, Path], ...]
+
+
+def _answer(asked: _Asked, number: int, tell: cores.Tell) -> Answer:
+    """To the benchmark of that number in the suite."""
+    model, asking = _ready(asked)
+    benchmark, n = _suite(asked.question).asked[number]
+    return benchmark.run(model, n if asked.question.n is None else asked.question.n, replace(asking, progress=tell))
+
+
+@lru_cache(maxsize=1)  # one process answers several questions
+def _ready(asked: _Asked) -> tuple[WorldModel, Asking]:
+    """Who is asked, and how."""
+    device = _device(_suite(asked.question), asked.question.device)
+    model = checkpoint.load(asked.folder).to(device)
+    return model, Asking(
+        asked.question.seed,
+        untrained(model).to(device),
+        asked.question.baseline_n,
+        None if asked.rooms is None else fit_decoder(model, Store.open(asked.rooms)),
+        films=None if asked.films is None else Store.open(asked.films),
+        pairs=asked.pairs,
+        rivals={name: checkpoint.load(rival) for name, rival in asked.rivals},
+    )
+
+
+def _folder(store: Store | None) -> Path | None:
+    return None if store is None else store.folder
+
+
+def _suite(question: Question) -> Suite:
+    suite = suite_named(question.suite)
+    return diagnosed(suite) if question.diagnose else suite
 
 
 def _device(suite: Suite, name: str) -> torch.device:

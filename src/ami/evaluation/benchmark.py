@@ -103,10 +103,3 @@ class Suite:
     def protocol(self) -> tuple[str, ...]:
         """How it is asked, a plain sentence each, said once."""
         return tuple(dict.fromkeys(sentence for each, _ in self.asked for sentence in each.protocol))
-
-    def run(self, model: WorldModel, asking: Asking, n: int | None = None) -> Answer:
-        """Ask every benchmark in turn, each with ``n`` episodes in place of its own number where that is said."""
-        answer = Answer(())
-        for each, own in self.asked:
-            answer += each.run(model, own if n is None else n, asking)
-        return answer

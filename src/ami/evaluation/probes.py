@@ -26,14 +26,6 @@ class Ridge:
         return ((features.double() - self.mean) / self.scale) @ self.weight + self.constant
 
 
-def fit_ridge(
-    features: Float[Tensor, "n feature"], truth: Float[Tensor, "n quantity"], penalty: float, *, centred: bool = True
-) -> Ridge:
-    """Ridge regression in closed form; ``penalty`` is relative to the mean square of the standardised features."""
-    (probe,) = fit_ridges(features, truth, (penalty,), centred=centred)
-    return probe
-
-
 def fit_ridges(
     features: Float[Tensor, "n feature"],
     truth: Float[Tensor, "n quantity"],
@@ -41,10 +33,11 @@ def fit_ridges(
     *,
     centred: bool = True,
 ) -> list[Ridge]:
-    """One for each penalty, in whichever of the two forms is smaller (Saunders et al. 1998).
+    """Ridge regression in closed form, one for each penalty: relative to the mean square of the standardised features.
 
-    They share the products of all rows (or features) with one another, which is nearly all of the work. Without
-    ``centred`` nothing is subtracted, there is no constant and features keep their proportions: for those that change
+    It takes whichever of the two forms is smaller (Saunders et al. 1998). All share the products of all rows (or
+    features) with one another, which is nearly all of the work. Without ``centred`` nothing is subtracted, there is no
+    constant and features keep their proportions: for those that change
     their sign with the answer.
     """
     x, y = features.double(), truth.double()

@@ -204,6 +204,8 @@ def sized(size: str, embodiments: Mapping[str, Embodiment], *, picture: int | No
     """The settings of one size: ``baby``, ``tiny``, ``small``, ``base``, ``large``, ``huge`` or ``giant``."""
     if size not in _SIZES:
         raise ValueError(f"there is no size '{size}'; choose one of {', '.join(_SIZES)}")
+    if picture is not None and picture < PATCH:
+        raise ValueError(f"pictures of {picture} px were asked for; a model sees {PATCH} px or more")
     width, depth, heads, predictor_width, predictor_depth, predictor_heads, side, slots = _SIZES[size]
     return VJEPAConfig(
         embodiments=dict(embodiments),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -115,20 +115,20 @@ def baby(stores: Sequence[Store], seed: int = 0, settings: BabySettings | None =
     other = {kind: store for kind, store in found.items() if store not in lived and store not in walked}
     bodies = {kind: store for kind, store in other.items() if store.embodiment.action_dim}
     films = [store for kind, store in other.items() if not store.embodiment.action_dim]
-    parts = {"acting": acting("baby", bodies, seed, settings)} if bodies else {}
+    parts: dict[str, Callable[[], Recipe]] = {}
+    if bodies:
+        parts["acting"] = partial(acting, "baby", bodies, seed, settings)
     if films:
-        parts["watching"] = video(films, seed, settings.films)
+        parts["watching"] = partial(video, films, seed, settings.films)
     if lived:
-        parts["expecting"] = physics(lived, seed, settings.physics)
+        parts["expecting"] = partial(physics, lived, seed, settings.physics)
     if walked:
-        parts["exploring"] = places(walked, seed, settings.places)
+        parts["exploring"] = partial(places, walked, seed, settings.places)
     if len(parts) == 1 and not bodies:
         raise ValueError(f"nobody acts in {stores[0].folder}; the recipes 'video', 'physics' and 'places' do without")
     if len(parts) == 1:
-        return parts["acting"]
-    told = {"watching": "films", "expecting": "physics", "exploring": "places"}
-    own = {told[part]: recipe.settings for part, recipe in parts.items() if part in told}
-    return joined("baby", parts, {**(parts["acting"].settings if bodies else {}), **own})
+        return parts["acting"]()
+    return joined("baby", parts, {"watching": "films", "expecting": "physics", "exploring": "places"})
 
 
 def bridge(stores: Sequence[Store], seed: int = 0, settings: BabySettings | None = None) -> Recipe:

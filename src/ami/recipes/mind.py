@@ -1,47 +1,40 @@
-"""Recipes made one: parts that act, watch and expect, trained one after the other into one checkpoint."""
+"""Recipes made one: parts that act, watch, expect and explore, each trained by itself into one checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from ami.models.mind import Mind, MindConfig
-from ami.objectives.parts import ForPart, part_of
-from ami.training.loop import Stage
 from ami.training.run import Recipe
+from ami.types import WorldModel
 
 
-def joined(name: str, parts: Mapping[str, Recipe], settings: Mapping[str, Any]) -> Recipe:
-    """The recipe of a mind whose ``parts``, by their names there, learn exactly what they would have learned alone."""
+def joined(name: str, parts: Mapping[str, Callable[[], Recipe]], under: Mapping[str, str]) -> Recipe:
+    """The recipe of a mind whose ``parts``, by their names there, learn exactly what they would have learned alone.
 
-    def build() -> Mind:
-        models = {part: cast(Any, recipe.build()) for part, recipe in parts.items()}
-        mind = Mind(MindConfig(**{part: model.config for part, model in models.items()}))
-        for part, model in models.items():
-            setattr(mind, part, model)
-        return mind
-
+    ``under`` says by which name a part's settings are kept; those of a part that is not in it are at the top.
+    """
+    recipes = {part: make() for part, make in parts.items()}
+    settings: dict[str, Any] = {}
+    for part, recipe in recipes.items():
+        settings |= {under[part]: recipe.settings} if part in under else recipe.settings
     return Recipe(
         name=name,
         settings=settings,
-        data={kind: digest for recipe in parts.values() for kind, digest in recipe.data.items()},
-        seed=next(iter(parts.values())).seed,
-        build=build,
-        stages=tuple(
-            _of_part(stage, part, tuple(other for other in parts if other != part))
-            for part, recipe in parts.items()
-            for stage in recipe.stages
-        ),
-        left_out=tuple(each for recipe in parts.values() for each in recipe.left_out),
+        data={kind: digest for recipe in recipes.values() for kind, digest in recipe.data.items()},
+        seed=next(iter(recipes.values())).seed,
+        build=lambda: _mind({part: recipe.build() for part, recipe in recipes.items()}),
+        stages=tuple(stage for recipe in recipes.values() for stage in recipe.stages),
+        left_out=tuple(each for recipe in recipes.values() for each in recipe.left_out),
+        parts=parts,
+        join=_mind,
     )
 
 
-def _of_part(stage: Stage, part: str, others: tuple[str, ...]) -> Stage:
-    """The stage for one part; the others stay as they are."""
-    return replace(
-        stage,
-        objective=lambda model: ForPart(stage.objective(part_of(model, part)), part),
-        loader=lambda model: stage.loader(part_of(model, part)),
-        frozen=(*(f"{part}.{name}" for name in stage.frozen), *others),
-    )
+def _mind(parts: Mapping[str, WorldModel]) -> Mind:
+    """One model of several."""
+    mind = Mind(MindConfig(**{name: cast(Any, model).config for name, model in parts.items()}))
+    for name, model in parts.items():
+        setattr(mind, name, model)
+    return mind

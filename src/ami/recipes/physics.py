@@ -10,7 +10,7 @@ from ami.data.loader import Loader, Source
 from ami.models.recurrent import RecurrentJEPA, sized
 from ami.nn.precision import fast_precision
 from ami.objectives.foresight import Foresight, ForesightSettings
-from ami.objectives.parts import ByEmbodiment
+from ami.objectives.kinds import ByEmbodiment
 from ami.objectives.retention import Retention, RetentionSettings
 from ami.recipes.common import by_embodiment, gauge_clips, left_out, parted
 from ami.training.loop import Stage, drawn_from

@@ -1,6 +1,7 @@
 """A run's folder: what was asked, what was measured, where it stands, and the checkpoint at its end.
 
 recipe.json     the recipe, resolved; a run is resumed only with the same
+NAME/           the run of each part, where the recipe is of several
 metrics.jsonl   a line for each logged step, with what the gauges warned of
 latest.safetensors   the last saved state (stage, step, weights, optimiser); replaced whole. Where several processes
                 share weights, each writes its own beside it (latest.STEP.RANK.safetensors), and this one comes last
@@ -13,23 +14,30 @@ import json
 import time
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ami import files, parallel
+from ami import cores, files, parallel
 from ami.models import checkpoint
 from ami.models.snapshot import open_state, save_state
 from ami.training.health import examine, history
 from ami.training.loop import Stage, begin, fit
 from ami.types import LeftOut, WorldModel
 
+METRICS = "metrics.jsonl"
+
 
 @dataclass(frozen=True)
 class Recipe:
-    """Data, model, objective and training in one value. Building one writes nothing."""
+    """Data, model, objective and training in one value. Building one writes nothing.
+
+    Where it is of several ``parts``, each has a recipe, built anew by whoever trains it, and ``join`` makes one model
+    of what they have learned; ``stages`` are then those of all parts, one after another.
+    """
 
     name: str
     settings: Mapping[str, Any]  # everything that decides the outcome, as JSON
@@ -38,6 +46,8 @@ class Recipe:
     build: Callable[[], WorldModel]
     stages: tuple[Stage, ...]
     left_out: tuple[LeftOut, ...] = ()  # of the data: what could not be read, or is shorter than a clip
+    parts: Mapping[str, Callable[[], Recipe]] = field(default_factory=dict)  # can be pickled: partials, not lambdas
+    join: Callable[[Mapping[str, WorldModel]], WorldModel] | None = None
 
     @property
     def document(self) -> dict[str, Any]:
@@ -55,8 +65,8 @@ class Tick:
     """What a watcher of a run is told."""
 
     stage: str
-    step: int  # of all stages together
-    steps: int
+    step: int  # of that stage
+    steps: int  # that it has
     measured: Mapping[str, float]
     advice: tuple[str, ...] = ()
 
@@ -70,8 +80,11 @@ def train(
     log_every: int = 10,
     watch: Callable[[Tick], None] = lambda tick: None,
     device: torch.device | str = "cpu",
+    workers: int = 1,
 ) -> Path:
     """Train, or go on training, in ``folder``, on ``device``; the checkpoint's folder comes back.
+
+    ``workers`` parts of a recipe that has some are trained at a time, each in a process of its own.
 
     A run that is killed at any moment and resumed ends with the weights of one that was not, bit for bit, on the same
     machine with the same number of threads and processes; with other processes, up to rounding. ``ValueError`` where
@@ -81,6 +94,9 @@ def train(
     done = folder / "checkpoint"
     if (done / checkpoint.CONFIG).is_file():
         return done
+    if recipe.parts:
+        how = {"save_every": save_every, "log_every": log_every, "device": device}
+        return _train_parts(recipe, folder, watch, workers, how)
     model = recipe.build().to(device)
     state = open_state(folder / "latest.safetensors") if (folder / "latest.safetensors").is_file() else None
     resumed = sum(stage.steps for stage in recipe.stages[: state["stage"]]) + state["progress"]["step"] if state else 0
@@ -103,7 +119,7 @@ def train(
             found = examine(measured, model, progress.objective, clips=clips, done=progress.step / stage.steps)
             row = {"stage": stage.name, "step": step, **now, **measured}
             log.add(row | ({"warnings": [asdict(each) for each in found]} if found else {}), last)
-            watch(Tick(stage.name, step, recipe.steps, measured, tuple(each.at(step) for each in found)))
+            watch(Tick(stage.name, progress.step, stage.steps, measured, tuple(each.at(step) for each in found)))
             if progress.step % save_every == 0 or last:
                 kept = {"stage": number, "progress": progress.state(), **now}
                 log.flush()
@@ -115,9 +131,39 @@ def train(
     return done
 
 
+def _train_parts(
+    recipe: Recipe, folder: Path, watch: Callable[[Tick], None], workers: int, how: Mapping[str, Any]
+) -> Path:
+    """Train each part in a folder of its own, then join them; in the metrics they follow one another."""
+    assert recipe.join
+    jobs = [partial(_train_part, make, folder / name, how) for name, make in recipe.parts.items()]
+    done = dict(zip(recipe.parts, cores.at_once(jobs, watch, workers), strict=True))
+    rows: list[dict[str, Any]] = []
+    spent = {"step": 0, "cpu_seconds": 0.0, "seconds": 0.0}  # by the parts before
+    for part in done.values():
+        rows += [row | {name: row[name] + held for name, held in spent.items()} for row in read_metrics(part.parent)]
+        spent = {name: rows[-1][name] for name in spent}
+    model = recipe.join({name: checkpoint.load(part) for name, part in done.items()})
+    papers = _provenance(
+        recipe, history(rows), torch.device(how["device"]), spent["cpu_seconds"], seconds=spent["seconds"]
+    )
+
+    def keep() -> None:
+        files.write_text(folder / METRICS, "".join(json.dumps(row) + "\n" for row in rows))
+        checkpoint.save(folder / "checkpoint", model.eval(), papers)
+
+    parallel.first(keep)
+    return folder / "checkpoint"
+
+
+def _train_part(make: Callable[[], Recipe], folder: Path, how: Mapping[str, Any], tell: cores.Tell) -> Path:
+    """Begin the run of a part, or go on with it."""
+    return train(make(), folder, resume=(folder / "recipe.json").is_file(), watch=tell, **how)
+
+
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The lines of a run's log; a torn last line, which a crash can leave, is dropped."""
-    path = folder / "metrics.jsonl"
+    path = folder / METRICS
     lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []
     return [json.loads(line) for line in lines]
 
@@ -136,7 +182,7 @@ class _Log:
     """Adds to ``metrics.jsonl`` when the run saves; begins by dropping what lies after the state that is resumed."""
 
     def __init__(self, folder: Path, every: int, resumed: int) -> None:
-        self.path, self.every = folder / "metrics.jsonl", every
+        self.path, self.every = folder / METRICS, every
         self._waiting: list[dict[str, Any]] = []
         if parallel.rank() == 0 and self.path.is_file():
             kept = [row for row in read_metrics(folder) if row["step"] <= resumed]

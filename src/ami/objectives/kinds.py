@@ -1,4 +1,4 @@
-"""What teaches one part of a model that is made of several, or one kind of its experience."""
+"""What teaches a model of several kinds of experience."""
 
 from __future__ import annotations
 
@@ -8,26 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from ami.types import Clip, Objective, WorldModel
-
-
-class ForPart(Objective):
-    """An objective that is shown one part of a model, by its name, and never the whole."""
-
-    def __init__(self, inner: Objective, part: str) -> None:
-        super().__init__()
-        self.inner, self.part, self.least_deviation = inner, part, inner.least_deviation
-
-    def losses(self, model: WorldModel, clip: Clip, generator: torch.Generator) -> dict[str, Tensor]:
-        """Those of the objective inside."""
-        return self.inner.losses(part_of(model, self.part), clip, generator)
-
-    def after_step(self, model: WorldModel) -> None:
-        """That of the objective inside."""
-        self.inner.after_step(part_of(model, self.part))
-
-    def gauges(self, model: WorldModel) -> dict[str, float]:
-        """Those of the objective inside."""
-        return self.inner.gauges(part_of(model, self.part))
 
 
 class ByEmbodiment(Objective):
@@ -52,10 +32,3 @@ class ByEmbodiment(Objective):
     def gauges(self, model: WorldModel) -> dict[str, float]:
         """Those of all objectives."""
         return {name: value for each in self._each for name, value in each.gauges(model).items()}
-
-
-def part_of(model: WorldModel, name: str) -> WorldModel:
-    """A part of a model that is a model itself."""
-    part = model.get_submodule(name)
-    assert isinstance(part, WorldModel)
-    return part
