@@ -12,7 +12,7 @@ from ami.evaluation.simulator import RoomsSimulator
 from ami.evaluation.suites import SUITES, control
 from ami.evaluation.suites.compute import ComputeBenchmark
 from ami.evaluation.suites.control import Pairs, RoomsBenchmark
-from ami.evaluation.suites.guarded import GuardrailBenchmark, _joined
+from ami.evaluation.suites.guarded import GuardrailBenchmark, SweptBenchmark, _joined
 from ami.evaluation.suites.robots import NextLatent
 from ami.evaluation.suites.ways import NoPlanBenchmark, WaysBenchmark
 from ami.models.contract import check
@@ -296,12 +296,9 @@ def test_a_model_without_ways_is_not_asked_what_needs_them() -> None:
 
 def test_with_ways_every_question_has_an_answer() -> None:
     model = _learned_ways()
-    small = replace(GuardrailBenchmark(), labelled=40, steps=2)
-    assert [each.metric for each in small.run(model, 3, Asking()).results] == [
-        "violations",
-        "success_ever",
-        "success_end",
-    ]
+    for benchmark in (GuardrailBenchmark(), SweptBenchmark()):
+        answer = replace(benchmark, labelled=40, steps=2).run(model, 3, Asking())
+        assert [each.metric for each in answer.results] == ["violations", "success_ever", "success_end"]
     told = NoPlanBenchmark(sealed=True, steps=2).run(model, 3, Asking(untrained=model)).results[0]
     assert told.metric == "no_plan_right"
     assert told.baselines["untrained"].value == told.value

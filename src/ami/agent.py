@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ami.planning.costs import DOUBTED
 from ami.planning.filled import Filled
-from ami.planning.search import groups
-from ami.types import Belief, Clip, Cost, Embodiment, Guardrail, Latent, Plan, Planner, WorldModel
+from ami.planning.search import groups, part
+from ami.types import Belief, Clip, Cost, Embodiment, Guardrail, Latent, Plan, Planner, WorldModel, beside
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ class Agent:
     together: int = 1  # rows perceived in one call of the model
     places: int = 0  # that it remembers of an episode, to fill pits of its cost (:class:`ami.planning.filled.Filled`)
     pace: float = 1.0  # what each step should bring the cost of one step down by; where it does not, a pit is filled
-    guardrails: Sequence[Guardrail] = ()  # what no step of a plan may break; each has a row for every episode
+    # What no step of a plan may break, a row for every episode; it may depend on what is believed when it is made.
+    guardrails: Sequence[Guardrail] | Callable[[Belief], Sequence[Guardrail]] = ()
     enough: float = 0.0  # the cost of one step at which it has arrived: there nothing is filled
     doubt: Cost | None = None  # that any way leads to the goal, 0 to 1; asked when it foresees, not when it acts
 
@@ -157,28 +158,28 @@ class Agent:
         """What each of these steps costs by itself: candidates of one step, group by group as in planning."""
         found = []
         for index in groups(len(action), self.together, action.device):
-            each = Latent(steps.values[index].flatten(0, 1)[:, None], steps.times[index].flatten()[:, None])
-            done = action[index].repeat_interleave(steps.steps, 0)[:, None]
-            found.append(cost.rows(index)(each, done).view(-1, steps.steps))
+            with torch.inference_mode():
+                each = Latent(steps.values[index].flatten(0, 1)[:, None], steps.times[index].flatten()[:, None])
+                done = beside(action[index], steps.steps)[:, None]
+                found.append(part(cost, index, len(action))(each, done).view(-1, steps.steps))
         return torch.cat(found)[: len(action)]
 
     def _do(self, state: AgentState) -> tuple[Float[Tensor, "batch action"], AgentState]:
         """The next action of the plan; the middle of the bounds where no plan was found."""
         action = state.plan.actions[:, state.since_plan]
         if any(state.plan.why):
-            middle = (torch.tensor(self.body.low) + torch.tensor(self.body.high)).to(action) / 2
-            action = torch.where(state.plan.found[:, None], action, middle)
+            action = torch.where(state.plan.found[:, None], action, self._middle(action))
         return action, replace(state, since_plan=state.since_plan + 1, last_action=action, step=state.step + 1)
 
     @torch.no_grad()
     def _perceive(self, belief: Belief | None, seen: Clip, actions: Tensor | None) -> Belief:
         beliefs = []
         for index in groups(len(seen), self.together, seen.times.device):
-            latents = self.model.encode(seen.rows(index))
-            held = None if belief is None else belief.rows(index)
+            latents = self.model.encode(part(seen, index, len(seen)))
+            held = None if belief is None else part(belief, index, len(seen))
             done = None if actions is None else actions[index]
             beliefs.append(self.model.believe(held, latents, done, self.embodiment))
-        return _joined(beliefs).rows(slice(len(seen)))
+        return beliefs[0] if self.together == len(seen) else _joined(beliefs).rows(slice(len(seen)))
 
     def _cost(self, state: AgentState) -> Cost:
         if state.places is None or state.heights is None:
@@ -191,9 +192,12 @@ class Agent:
         if not self.places:
             return state
         held = state.belief.latents
-        here, there = held.between(held.steps - 1, held.steps), state.plan.imagined.between(0, 1)
-        both = Latent(torch.cat([here.values, there.values], 1), torch.cat([here.times, there.times], 1))
-        now, then = self._one_step(self._cost(state), both, state.plan.actions[:, 0]).split(1, 1)
+        here, first = held.between(held.steps - 1, held.steps), state.plan.imagined.between(0, 1)
+        if self.horizon == 1:  # the plan is its first step, and what that costs is known
+            now, then = self._one_step(self._cost(state), here, state.plan.actions[:, 0]), state.plan.cost[:, None]
+        else:
+            both = Latent(torch.cat([here.values, first.values], 1), torch.cat([here.times, first.times], 1))
+            now, then = self._one_step(self._cost(state), both, state.plan.actions[:, 0]).split(1, 1)
         places, heights = here.values, torch.where(now > self.enough, (then + self.pace - now).clamp_min(0), 0)
         if state.places is not None and state.heights is not None:
             places = torch.cat([state.places, places], 1)[:, -self.places :]
@@ -218,20 +222,24 @@ class Agent:
             high=self.body.high,
             generators=[_generator(self.seed, episode, step) for episode in episodes],
             first_guess=first_guess,
-            guardrails=self.guardrails,
+            guardrails=self.guardrails(belief) if callable(self.guardrails) else self.guardrails,
         )
 
     def _rest(self, state: AgentState) -> Float[Tensor, "batch horizon action"]:
         """What is left of the plan, and then the middle of the bounds: the warm start."""
         left = state.plan.actions[:, state.since_plan :]
-        middle = (torch.tensor(self.body.low) + torch.tensor(self.body.high)).to(left) / 2
-        return torch.cat([left, middle.expand(len(left), state.since_plan, -1)], 1)
+        return torch.cat([left, self._middle(left).expand(len(left), state.since_plan, -1)], 1)
+
+    def _middle(self, like: Tensor) -> Float[Tensor, "action"]:
+        """The action in the middle of the bounds."""
+        bounds = zip(self.body.low, self.body.high, strict=True)
+        return torch.tensor([(low + high) / 2 for low, high in bounds]).to(like)
 
 
 @torch.no_grad()
 def perceive(model: WorldModel, seen: Clip, together: int = 1) -> Latent:
     """Encode a clip ``together`` rows at a time, as for goals: no row then depends on how many others there are."""
-    parts = [model.encode(seen.rows(index)) for index in groups(len(seen), together, seen.times.device)]
+    parts = [model.encode(part(seen, index, len(seen))) for index in groups(len(seen), together, seen.times.device)]
     joined = _joined_latents(parts)
     return Latent(joined.values[: len(seen)], joined.times[: len(seen)])
 
@@ -244,8 +252,6 @@ def _generator(seed: int, episode: int, step: int) -> torch.Generator:
 
 def _joined(beliefs: Sequence[Belief]) -> Belief:
     """The rows of several beliefs of one model, one after another."""
-    if len(beliefs) == 1:
-        return beliefs[0]
 
     def join(parts: Sequence[Tensor | None]) -> Tensor | None:
         present = [part for part in parts if part is not None]

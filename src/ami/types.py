@@ -137,15 +137,13 @@ class Belief:
 
     def repeat(self, times: int) -> Belief:
         """Every row ``times`` times, copies side by side: the belief of a planner's candidates."""
-        return self._each_row(lambda tensor: tensor.repeat_interleave(times, dim=0))
+        return self._each_row(lambda tensor: beside(tensor, times))
 
     def _each_row(self, change: Callable[[Tensor], Tensor]) -> Belief:
-        def each(held: Any) -> Any:
-            if isinstance(held, Latent):
-                return Latent(change(held.values), change(held.times))
-            return change(held) if isinstance(held, Tensor) else held
+        def each(held: Latent | Tensor) -> Any:
+            return change(held) if isinstance(held, Tensor) else Latent(change(held.values), change(held.times))
 
-        return Belief(**{name: each(held) for name, held in vars(self).items()})
+        return Belief(self.embodiment, **{k: each(v) for k, v in vars(self).items() if isinstance(v, Latent | Tensor)})
 
 
 class WorldModel(nn.Module):
@@ -282,9 +280,7 @@ class Cost(Protocol):
 class Measure(Protocol):
     """A number for each step of an imagined future, in a unit of its own. Its rows are those of a ``Cost``."""
 
-    def __call__(
-        self, imagined: Latent, actions: Float[Tensor, "rows horizon action"]
-    ) -> Float[Tensor, "rows horizon"]: ...
+    def __call__(self, imagined: Latent, actions: Float[Tensor, "rows step action"]) -> Float[Tensor, "rows step"]: ...
 
     def rows(self, index: slice | Tensor) -> Measure:
         """The same measure for some of the plans, in the order of ``index``."""
@@ -306,8 +302,7 @@ class Guardrail:
 
     def excess(self, imagined: Latent, actions: Float[Tensor, "rows horizon action"]) -> Float[Tensor, "rows"]:
         """How far each future goes beyond the bounds, summed over its steps; 0 where all of it is allowed."""
-        measured = self.measure(imagined, actions)
-        if measured.shape != actions.shape[:2]:
+        if (measured := self.measure(imagined, actions)).shape != actions.shape[:2]:
             raise ValueError(f"the guardrail {self.name!r} measured {tuple(measured.shape)}, not one number a step")
         return ((measured - self.high).clamp_min(0) + (self.low - measured).clamp_min(0)).sum(1)
 
@@ -394,6 +389,11 @@ class Result:
             raise ValueError(f"{self.benchmark}: {self.value} is not inside its interval [{self.low}, {self.high}]")
         if self.n < 1:
             raise ValueError(f"{self.benchmark}: n is {self.n}; a result needs at least one observation")
+
+
+def beside(tensor: Float[Tensor, "rows ..."], times: int) -> Float[Tensor, "copies ..."]:
+    """Every row ``times`` times, copies side by side. To be read only: those of a single row share their memory."""
+    return tensor.expand(times, *tensor.shape[1:]) if tensor.shape[0] == 1 else tensor.repeat_interleave(times, 0)
 
 
 def _tensors(clip: Clip) -> dict[str, Tensor]:

@@ -11,4 +11,5 @@ def times_ahead(
     times: Float[Tensor, "batch time"], step_seconds: float, horizon: int
 ) -> Float[Tensor, "batch horizon"]:
     """The seconds of the ``horizon`` steps that follow the last one."""
-    return times[:, -1:] + step_seconds * torch.arange(1, horizon + 1).to(times)
+    ahead = torch.arange(1, horizon + 1, dtype=times.dtype, device=times.device)
+    return torch.add(times[:, -1:], ahead, alpha=step_seconds)

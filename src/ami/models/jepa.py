@@ -318,8 +318,9 @@ class _Rollout:
         self.scene = held[:, -1, SCENE]
         # A belief younger than the window has been still until now: its oldest state stands in for what was before.
         states = held[:, :, STATE]
-        missing = window - states.shape[1]
-        self.history = torch.cat([states[:, :1].expand(-1, missing, -1), states], 1).flatten(1)
+        if missing := window - states.shape[1]:
+            states = torch.cat([states[:, :1].expand(-1, missing, -1), states], 1)
+        self.history = states.flatten(1)
         self.context, self.door = model.predictor.context(self.scene), model.door(belief.embodiment)
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 from jaxtyping import Float
@@ -139,10 +139,17 @@ def mended(
 
     Source: Nadaraya 1964, with a prior that nothing is missed.
     """
-    dim, done = state.shape[-1], 0 if action is None else action.shape[-1]
-    held, acted, missed = lessons.split([dim, done, dim], -1)
-    far = (state[:, None] - held).square().mean(-1) / _NEAR_STATE**2
-    if action is not None:
-        far = far + (action[:, None] - acted).square().mean(-1) / _NEAR_ACTION**2
-    weight = torch.exp(-far / 2)[..., None]
-    return (weight * missed).sum(1) / (weight.sum(1) + _DOUBT)
+    asked = state if action is None else torch.cat([state, action], -1)
+    held, missed = lessons.split([asked.shape[-1], state.shape[-1]], -1)
+    far = (asked[:, None] - held) * _nearness(state.shape[-1], asked.shape[-1], asked.device)
+    weight = torch.exp(-far.square().sum(-1))
+    return (weight[:, None] @ missed)[:, 0] / (weight.sum(1, keepdim=True) + _DOUBT)
+
+
+@lru_cache(maxsize=32)
+def _nearness(dim: int, numbers: int, device: torch.device) -> Float[Tensor, "numbers"]:
+    """What each number's distance is multiplied by: those of a state, and then those of an action."""
+    acted = numbers - dim
+    state, action = [1 / (_NEAR_STATE * (2 * dim) ** 0.5)], [1 / (_NEAR_ACTION * (2 * max(acted, 1)) ** 0.5)]
+    with torch.inference_mode(False):  # the table is kept, also for who will ask for gradients
+        return torch.tensor(dim * state + acted * action, device=device)

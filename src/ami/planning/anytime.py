@@ -37,6 +37,11 @@ class Anytime(Search):
         """Plans imagined in one call of the model."""
         return self.search.together
 
+    @property
+    def descends(self) -> bool:
+        """Whether that search does."""
+        return self.search.descends
+
     def leaders(
         self, task: Task, guess: Float[Tensor, "plans horizon action"], generators: Sequence[torch.Generator]
     ) -> Iterator[Found]:

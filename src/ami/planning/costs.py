@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ami.planning.guardrails import Away, of_plans
-from ami.types import Cost, Latent, WorldModel
+from ami.types import Cost, Latent, WorldModel, beside
 
 # How far apart two latents are, from their difference: summed over dim, averaged over tokens.
 DISTANCES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -73,7 +73,7 @@ class StepsToGo:
             raise ValueError(
                 f"reach answered {tuple(steps.shape)} for {tuple(imagined.times.shape)} steps; one each, please"
             )
-        return self.sum * steps.sum(1) + self.last * steps[:, -1]
+        return weighed(steps, self.sum, self.last)
 
     def rows(self, index: slice | Tensor) -> StepsToGo:
         """The goals of some of the plans, in the order of ``index``."""
@@ -158,7 +158,7 @@ class ReadOut:
 
     def __call__(self, imagined: Latent, actions: Float[Tensor, "rows horizon action"]) -> Float[Tensor, "rows"]:
         beyond = (Away(self.read, self.target)(imagined, actions) - self.radius).clamp_min(0)
-        return self.sum * beyond.sum(1) + self.last * beyond[:, -1]
+        return weighed(beyond, self.sum, self.last)
 
     def rows(self, index: slice | Tensor) -> ReadOut:
         """The targets of some of the plans, in the order of ``index``."""
@@ -234,7 +234,13 @@ def _candidates(goal: Latent, imagined: Latent) -> int:
 def each_goal(goal: Latent, imagined: Latent) -> Latent:
     """The goal of each imagined future."""
     times = _candidates(goal, imagined)
-    return Latent(*(each.repeat_interleave(times, 0) for each in (goal.values, goal.times)))
+    return Latent(beside(goal.values, times), beside(goal.times, times))
+
+
+def weighed(steps: Float[Tensor, "rows horizon"], sum: float, last: float) -> Float[Tensor, "rows"]:
+    """What each step of a path costs, all along the way and again at its end, each with its weight."""
+    total = steps.sum(1) * sum
+    return total + last * steps[:, -1] if last else total
 
 
 def goals_of(goal: Latent, index: slice | Tensor) -> Latent:

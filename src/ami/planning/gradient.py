@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ami.planning.search import Found, Search, Task, coloured, draw
+from ami.planning.search import Found, Search, Task, draw
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,17 @@ class GradientPlanner(Search):
         """Plans imagined in one call of the model."""
         return self.settings.together
 
+    @property
+    def descends(self) -> bool:
+        """It does."""
+        return True
+
     def leaders(
         self, task: Task, guess: Float[Tensor, "plans horizon action"], generators: Sequence[torch.Generator]
     ) -> Iterator[Found]:
         """The best before each step, and at last that after the last one."""
         settings, reach = self.settings, (task.high - task.low) / 2
-        colour = coloured(guess.shape[1], settings.colour).to(guess)
-        noise = draw(generators, settings.starts - 1, colour, len(reach))
+        noise = draw(generators, settings.starts - 1, guess, settings.colour)
         actions = torch.cat([guess[:, None], guess[:, None] + settings.init_std * reach * noise], 1)
         yield from self.descend(task, actions.clamp(task.low, task.high))
 

@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ami.types import Guardrail, Latent
+from ami.types import Guardrail, Latent, WorldModel, beside
 
 BEYOND = 1e20  # more than any cost
+_CONCENTRATED = 10  # times that a fit is made anew from what fitted best; after five hardly anything changes
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,61 @@ class Away:
     def rows(self, index: slice | Tensor) -> Away:
         """The places of some of the plans, in the order of ``index``."""
         return replace(self, place=of_plans(self.place, index))
+
+
+@dataclass(frozen=True)
+class Swept:
+    """How near each step comes to each plan's ``place``: where it is imagined to end, or would if nothing stopped it.
+
+    What a model errs about most is whether a step is stopped: a wall where there is a door moves it by a whole step.
+    So of the two ends the nearer counts. ``moves`` says what an action changes in what is read where nothing is in the
+    way (:func:`unstopped`), ``here`` what is read now, a row for each plan.
+    """
+
+    read: Callable[[Latent], Float[Tensor, "rows time out"]]
+    place: Float[Tensor, "plans out"]
+    here: Float[Tensor, "plans out"]
+    moves: Float[Tensor, "action out"]
+
+    def __call__(
+        self, imagined: Latent, actions: Float[Tensor, "rows horizon action"]
+    ) -> Float[Tensor, "rows horizon"]:
+        ends = self.read(imagined)
+        begun = beside(self.here, len(ends) // len(self.here))[:, None]
+        free = torch.cat([begun, ends[:, :-1]], 1) + actions @ self.moves
+        return torch.minimum(*(Away(lambda _, at=at: at, self.place)(imagined, actions) for at in (ends, free)))
+
+    def rows(self, index: slice | Tensor) -> Swept:
+        """The places of some of the plans, in the order of ``index``."""
+        return replace(self, place=of_plans(self.place, index), here=of_plans(self.here, index))
+
+
+@torch.no_grad()
+def unstopped(
+    model: WorldModel,
+    seen: Latent,
+    embodiment: str,
+    read: Callable[[Latent], Float[Tensor, "rows time out"]],
+    generator: torch.Generator,
+) -> Float[Tensor, "action out"]:
+    """What an action changes in what is read, where nothing is in the way: a linear map, by imagining.
+
+    From each row of ``seen`` (one step) one action is imagined, drawn evenly within the bounds. The map is fitted to
+    the half of them that fits it best: who is stopped moves otherwise. So more than half of ``seen`` must be free.
+    Source: least trimmed squares (Rousseeuw 1984), by the concentration steps of Rousseeuw and Van Driessen 2006.
+    """
+    body = model.embodiments[embodiment]
+    low, high = torch.tensor(body.low), torch.tensor(body.high)
+    drawn = torch.rand(len(seen), len(low), generator=generator)
+    actions = (low + (high - low) * drawn).to(seen.values)
+    held = model.believe(None, seen, None, embodiment)
+    changed = (read(model.predict(held, actions[:, None], 1)) - read(seen))[:, 0]
+    kept = torch.ones(len(seen), dtype=torch.bool, device=changed.device)
+    for _ in range(_CONCENTRATED):
+        moves = torch.linalg.lstsq(actions[kept], changed[kept]).solution
+        missed = (changed - actions @ moves).norm(dim=-1)
+        kept = missed <= missed.median()
+    return moves
 
 
 @dataclass(frozen=True)
@@ -77,8 +133,9 @@ def excesses(
     guardrails: Sequence[Guardrail], imagined: Latent, actions: Float[Tensor, "rows horizon action"]
 ) -> Float[Tensor, "rows guardrails"]:
     """How far each future goes beyond each guardrail, summed over its steps; 0 where all of it is allowed."""
-    none = actions.new_zeros(len(actions), 0)
-    return torch.cat([none, *(each.excess(imagined, actions)[:, None] for each in guardrails)], 1)
+    if not guardrails:
+        return actions.new_empty(len(actions), 0)
+    return torch.stack([each.excess(imagined, actions) for each in guardrails], 1)
 
 
 def ranked(costs: Float[Tensor, "rows"], excess: Float[Tensor, "rows guardrails"]) -> Float[Tensor, "rows"]:
@@ -89,7 +146,7 @@ def ranked(costs: Float[Tensor, "rows"], excess: Float[Tensor, "rows guardrails"
     method for genetic algorithms", section 3.
     """
     worst = torch.finfo(costs.dtype).max
-    ranks = torch.where(costs.isfinite(), costs, worst)
+    ranks = costs.nan_to_num(nan=worst, posinf=worst, neginf=worst)
     if not excess.shape[1]:
         return ranks
     total = excess.sum(1).to(costs)
@@ -102,9 +159,12 @@ def refusals(
     guardrails: Sequence[Guardrail],
     excess: Float[Tensor, "plans guardrails"],
     reachable: Bool[Tensor, "plans"],
-    reached: Bool[Tensor, "plans"],
+    reached: Bool[Tensor, "plans"] | None,
 ) -> tuple[str, ...]:
-    """``Plan.why`` for the best candidate of each plan; of several reasons the first, guardrails in their order."""
-    reasons = ["unreachable", *(f"guardrail: {each.name}" for each in guardrails), "search", ""]
-    refused = [~reachable, *(excess > 0).unbind(1), ~reached, torch.ones_like(reached)]
-    return tuple(reasons[first] for first in torch.stack(refused, 1).int().argmax(1).tolist())
+    """``Plan.why`` for the best candidate of each plan; of several reasons the first, guardrails in their order.
+
+    ``reached`` is ``None`` where nobody said what is near enough.
+    """
+    reasons = ["unreachable", *(f"guardrail: {each.name}" for each in guardrails), "search"]
+    refused = torch.cat([~reachable[:, None], excess > 0, *([] if reached is None else [~reached[:, None]])], 1)
+    return tuple(next((why for why, no in zip(reasons, row, strict=False) if no), "") for row in refused.tolist())

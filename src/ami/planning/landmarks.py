@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ami.planning.costs import each_goal, goals_of
+from ami.planning.costs import each_goal, goals_of, weighed
 from ami.planning.guardrails import of_plans
 from ami.types import Latent, WorldModel
 
@@ -85,7 +85,7 @@ class StepsThrough:
     def __call__(self, imagined: Latent, actions: Float[Tensor, "rows horizon action"]) -> Float[Tensor, "rows"]:
         straight = self.landmarks.reach(imagined, each_goal(self.goal, imagined))
         steps = torch.where(straight <= self.landmarks.sure, straight, self._through(imagined))
-        return self.sum * steps.sum(1) + self.last * steps[:, -1]
+        return weighed(steps, self.sum, self.last)
 
     def _through(self, imagined: Latent) -> Float[Tensor, "rows horizon"]:
         """Steps by way of the best of the landmarks nearby."""

@@ -36,6 +36,11 @@ class Mixture(Search):
         """Plans imagined in one call of the model."""
         return self.first.together
 
+    @property
+    def descends(self) -> bool:
+        """Whether either does."""
+        return self.first.descends or self.then.descends
+
     def leaders(
         self, task: Task, guess: Float[Tensor, "plans horizon action"], generators: Sequence[torch.Generator]
     ) -> Iterator[Found]:

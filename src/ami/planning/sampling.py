@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ami.planning.search import Found, Search, Task, coloured, draw
+from ami.planning.search import Found, Search, Task, draw
 
 
 def equal(costs: Float[Tensor, "plans elites"], temperature: float) -> Float[Tensor, "plans elites"]:
@@ -106,10 +106,9 @@ class SamplingPlanner(Search):
         """The best of each iteration and, to ``settle``, the mean to which the last one was fitted."""
         settings, mean, reach = self.settings, guess, (task.high - task.low) / 2
         std = (settings.init_std * reach).expand_as(mean)
-        colour = coloured(mean.shape[1], settings.colour).to(mean)
         kept, kept_ranks = mean[:, None][:, :0], mean.new_empty(len(mean), 0)
         for number, samples in enumerate(settings.schedule, start=1):
-            noise = draw(generators, samples - 1, colour, len(reach))
+            noise = draw(generators, samples - 1, mean, settings.colour)
             noise = noise * _scales(samples - 1, settings.fine).to(noise)
             # Refitting to draws before they are clamped explores more (8 % cheaper ways round a wall for white-noise
             # CEM, 1 % for iCEM) but settles less exactly (5 to 15 times the gap to a known optimum). So: clamped.

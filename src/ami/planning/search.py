@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import accumulate
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from ami.planning.guardrails import excesses, ranked, refusals
-from ami.types import Belief, Cost, Guardrail, Latent, Plan, WorldModel
+from ami.types import Belief, Clip, Cost, Guardrail, Latent, Plan, WorldModel
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,16 @@ class Task:
     guardrails: Sequence[Guardrail]
     enough: Float[Tensor, "plans"] | None
 
+    def rows(self, index: slice | Tensor) -> Task:
+        """Some of the plans, in the order of ``index``."""
+        return replace(
+            self,
+            cost=self.cost.rows(index),
+            belief=self.belief.rows(index),
+            guardrails=[each.rows(index) for each in self.guardrails],
+            enough=None if self.enough is None else self.enough[index],
+        )
+
     def imagine(
         self, candidates: Float[Tensor, "plans samples horizon action"]
     ) -> tuple[Float[Tensor, "plans samples"], Found]:
@@ -76,13 +88,14 @@ class Task:
         ranks = ranked(costs, excess).view(plans, samples)
         with torch.no_grad():  # who follows a gradient follows that of the ranks
             least, which = ranks.min(1)
-            best = which + samples * torch.arange(plans, device=which.device)
-            future = Latent(imagined.values[best], imagined.times[best])
-            return ranks, Found(actions[best], future, costs[best], excess[best], least, samples)
+            best = which if plans == 1 else which + samples * torch.arange(plans, device=which.device)
+            future = Latent(imagined.values.index_select(0, best), imagined.times.index_select(0, best))
+            done, cost, beyond = (each.index_select(0, best) for each in (actions, costs, excess))
+            return ranks, Found(done, future, cost, beyond, least, samples)
 
     def refused(self, found: Found) -> tuple[str, ...]:
         """Why the best candidate of each plan is not good enough; empty where it is."""
-        reached = torch.ones_like(found.cost, dtype=torch.bool)
+        reached = None
         if self.enough is not None:
             end = Latent(found.imagined.values[:, -1:], found.imagined.times[:, -1:])
             reached = self.cost(end, found.actions[:, -1:]) <= self.enough
@@ -103,6 +116,11 @@ class Search(ABC):
     @abstractmethod
     def together(self) -> int:
         """Plans imagined in one call of the model."""
+
+    @property
+    def descends(self) -> bool:
+        """Whether it follows gradients; who does not imagines in inference mode, which is an eighth faster."""
+        return False
 
     @abstractmethod
     def leaders(
@@ -144,21 +162,17 @@ class Search(ABC):
         if enough is not None and enough.shape != (len(belief),):
             raise ValueError(f"enough is {tuple(enough.shape)} for {len(belief)} rows; give each row one number")
         found, history, why = [], [], []
-        rows = torch.arange(len(belief), device=values.device)
+        whole = Task(model, cost, belief, *bounds, guardrails=guardrails, enough=enough)
+        rows = torch.arange(len(belief))
         for index in groups(len(belief), self.together, values.device):
-            task = Task(
-                model,
-                cost.rows(index),
-                belief.rows(index),
-                *bounds,
-                guardrails=[each.rows(index) for each in guardrails],
-                enough=None if enough is None else enough[index],
-            )
-            leaders = self.leaders(task, first_guess[index], [generators[row] for row in rows[index].tolist()])
-            best = list(accumulate(leaders, Found.or_better))
+            task = part(whole, index, len(belief))
+            drawing = generators if task is whole else [generators[row] for row in rows[index].tolist()]
+            with torch.inference_mode(not self.descends):
+                leaders = self.leaders(task, first_guess[index], drawing)
+                best = list(accumulate(leaders, Found.or_better))
+                history.append(torch.stack([each.cost for each in best]))
+                why += task.refused(best[-1])
             found.append(best[-1])
-            history.append(torch.stack([each.cost for each in best]))
-            why += task.refused(best[-1])
         return _answer(found, history, why, len(belief))
 
 
@@ -173,18 +187,30 @@ def groups(batch: int, size: int, device: torch.device) -> Iterator[slice | Int[
         yield whole if whole.stop <= batch else torch.arange(start, whole.stop, device=device).clamp_max(batch - 1)
 
 
+_Rows = TypeVar("_Rows", Belief, Clip, Cost, Task)
+
+
+def part(whole: _Rows, index: slice | Tensor, batch: int) -> _Rows:
+    """The rows of one group; where it is all of the batch, as they are."""
+    if isinstance(index, slice) and (index.start, index.stop) == (0, batch):
+        return whole
+    return whole.rows(index)
+
+
 def draw(
-    generators: Sequence[torch.Generator], samples: int, colour: Float[Tensor, "horizon horizon"], actions: int
+    generators: Sequence[torch.Generator], samples: int, like: Float[Tensor, "plans horizon action"], colour: float
 ) -> Float[Tensor, "plans samples horizon action"]:
-    """Coloured noise, each plan's from its own generator; a repeated row gets a copy, not a further draw."""
+    """Noise of a 1/f^colour spectrum, each plan's from its own generator; a repeated row gets a copy."""
     drawn: dict[int, Tensor] = {}
     for generator in generators:
         if id(generator) not in drawn:
-            noise = torch.randn(samples, len(colour), actions, generator=generator, device=generator.device)
-            drawn[id(generator)] = noise.to(colour)
-    return colour @ torch.stack([drawn[id(generator)] for generator in generators])
+            noise = torch.randn(samples, *like.shape[1:], generator=generator, device=generator.device)
+            drawn[id(generator)] = noise.to(like)
+    white = torch.stack([drawn[id(generator)] for generator in generators])
+    return coloured(like.shape[1], colour).to(white) @ white if colour and like.shape[1] > 1 else white
 
 
+@lru_cache(maxsize=32)
 def coloured(horizon: int, exponent: float) -> Float[Tensor, "horizon horizon"]:
     """The matrix that turns white noise over time into noise of unit variance with a 1/f^exponent spectrum.
 
@@ -205,25 +231,29 @@ def _answer(
 ) -> Plan:
     """One plan from the groups', without the rows that only filled the last group.
 
-    A group whose search ended early keeps its last cost in the history until the longest has ended.
+    A group whose search ended early keeps its last cost in the history until the longest has ended. What is put
+    together here is ordinary again: who is handed a plan may ask for gradients.
     """
-    imagined = Latent(
-        torch.cat([group.imagined.values for group in found])[:batch],
-        torch.cat([group.imagined.times for group in found])[:batch],
-    )
-    cost, rank = torch.cat([torch.stack([group.cost, group.rank]) for group in found], 1)[:, :batch]
-    for row in (rank == torch.finfo(rank.dtype).max).nonzero().flatten().tolist():
+
+    def joined(parts: Sequence[Tensor]) -> Tensor:
+        return torch.cat([*parts])[:batch]
+
+    values, times = joined([each.imagined.values for each in found]), joined([each.imagined.times for each in found])
+    cost, ranks = joined([each.cost for each in found]), torch.cat([each.rank for each in found]).tolist()
+    worst = torch.finfo(cost.dtype).max
+    for row in range(batch):
         # A future that is no numbers may cost infinitely much too, but says nothing about a way.
-        if cost[row].isfinite() or not imagined.values[row].isfinite().all():
+        if ranks[row] == worst and (cost[row].isfinite() or not values[row].isfinite().all()):
             raise ValueError(
                 f"no imagined future of row {row} has a finite cost and excess; check the model and the belief"
             )
-    iterations = torch.arange(max(len(costs) for costs in history))
+    longest = max(len(costs) for costs in history)
+    whole = [torch.cat([costs, costs[-1:].expand(longest - len(costs), -1)]) for costs in history]
     return Plan(
-        actions=torch.cat([group.actions for group in found])[:batch],
-        imagined=imagined,
+        actions=joined([each.actions for each in found]),
+        imagined=Latent(values, times),
         cost=cost,
-        history=torch.cat([costs[iterations.clamp_max(len(costs) - 1)] for costs in history], 1)[:, :batch],
+        history=torch.cat(whole, 1)[:, :batch],
         model_calls=max(group.among for group in found),
         why=tuple(why[:batch]),
     )
