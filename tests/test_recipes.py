@@ -27,10 +27,11 @@ from ami.recipes.common import by_embodiment, gauge_clips, measured, sides
 from ami.recipes.films import DRAWN, RECORDED, VIDEO, FilmSettings, resolved, video
 from ami.recipes.physics import PhysicsSettings, physics
 from ami.recipes.places import PlacesSettings, places
+from ami.recipes.spatial import SpatialSettings, spatial
 from ami.training.run import Tick, read_metrics, train
 from ami.types import Embodiment, LeftOut
 from ami.worlds.rooms import REVISITED
-from tiny_stores import TINY, film_store, game_store, life_store, maze_store, robot_store, rooms_store
+from tiny_stores import TINY, film_store, game_store, life_store, maze_store, robot_store, rooms_store, table_store
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +193,23 @@ def test_what_is_walked_through_is_learned_as_if_alone(rooms: Store, tmp_path: P
         places([rooms])
 
 
+def test_what_cameras_see_is_learned_as_if_alone_also_of_walks(rooms: Store, tmp_path: Path) -> None:
+    walks, table = maze_store(tmp_path / "maze", 8, 16), table_store(tmp_path / "tabletop")
+    walked, alone = PlacesSettings(steps=2, batch=2, clip=12), SpatialSettings(steps=2, batch=4, clip=3)
+    settings = replace(TINY, places=walked, spatial=alone)
+    mind = checkpoint.load(train(baby([rooms, walks, table], 0, settings), tmp_path / "mind"))
+    assert isinstance(mind, Mind)
+    assert set(mind.embodiments) == {"two-rooms", "maze", "camera"}
+    assert mind.viewing is not None
+    specialist = checkpoint.load(train(spatial([walks, table], 0, alone), tmp_path / "alone"))
+    assert checkpoint.digest(mind.viewing) == checkpoint.digest(specialist)
+    assert mind.exploring is not None
+    explorer = checkpoint.load(train(places([walks], 0, walked), tmp_path / "explorer"))
+    assert checkpoint.digest(mind.exploring) == checkpoint.digest(explorer)
+    without = replace(settings, spatial=replace(alone, steps=0))
+    assert set(baby([rooms, walks, table], 0, without).build().embodiments) == {"two-rooms", "maze", "tabletop"}
+
+
 def test_one_part_expects_physics_and_remembers_what_cups_hide(tmp_path: Path) -> None:
     lived = life_store(tmp_path / "physics")
     games = game_store(tmp_path / "cups")
@@ -297,7 +315,7 @@ def test_mixtures_that_make_no_sense_are_refused(rooms: Store, films: Store, rob
         "both hold 'two-rooms'; collect into one store": lambda: baby([rooms, rooms]),
         "none was given; name at least one store": lambda: baby([]),
         "holds no episodes; collect or ingest some": lambda: baby([Store.create(tmp_path / "empty", WALKER)]),
-        "nobody acts in .*; the recipes 'video', 'physics' and 'places' do without": lambda: baby([films]),
+        "nobody acts in .*; the recipes 'video', 'physics', 'places' and 'spatial' do without": lambda: baby([films]),
         "there is no size 'giant'": lambda: baby([rooms], 0, BabySettings(size="giant")),
     }
     for sentence, mistake in mistakes.items():

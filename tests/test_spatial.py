@@ -202,8 +202,8 @@ def test_the_order_in_which_views_were_held_does_not_matter(clip: Clip) -> None:
             made.encode(clip).values[:, :3],
             geometry.relative(clip.pose[:, None, :3], clip.pose[:, 5:, None]),
         )
-        torch.testing.assert_close(made.look(views, poses), made.look(views.flip(1), poses.flip(2)))
-        assert not torch.allclose(made.look(views, poses), made.look(views, poses.flip(2)))
+        torch.testing.assert_close(made.views_from(views, poses), made.views_from(views.flip(1), poses.flip(2)))
+        assert not torch.allclose(made.views_from(views, poses), made.views_from(views, poses.flip(2)))
 
 
 def test_views_asked_for_and_pairs_measured_together_are_those_asked_alone(clip: Clip) -> None:
@@ -211,12 +211,12 @@ def test_views_asked_for_and_pairs_measured_together_are_those_asked_alone(clip:
     assert clip.pose is not None
     with torch.no_grad():
         views, poses = made.encode(clip).values, geometry.relative(clip.pose[:, None], clip.pose[:, 2:5, None])
-        seen, motion = made.look(views, poses), made.measure(views, views[:, 2:5])
+        seen, motion = made.views_from(views, poses), made.measure(views, views[:, 2:5])
         without = torch.tensor([False, True, True, False, True, True]).expand(len(clip), 3, 6)
         fewer = made.elsewhere(views, made.lying(views), poses, without)
         for step in range(3):
-            torch.testing.assert_close(seen[:, [step]], made.look(views, poses[:, [step]]))
-        torch.testing.assert_close(fewer, made.look(views[:, ::3], poses[:, :, ::3]), atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(seen[:, [step]], made.views_from(views, poses[:, [step]]))
+        torch.testing.assert_close(fewer, made.views_from(views[:, ::3], poses[:, :, ::3]), atol=1e-5, rtol=1e-4)
         for here in range(6):
             alone = made.measure(views[:, here, None], views[:, 3, None])
             torch.testing.assert_close(motion[:, 1, here], alone[:, 0, 0], atol=1e-5, rtol=1e-4)

@@ -1,5 +1,6 @@
 """Small stores and settings with which a recipe runs in a second."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from ami.data.video import FILM
 from ami.objectives.prediction import PredictionSettings
 from ami.recipes.baby import BabySettings
 from ami.recipes.films import FilmSettings
-from ami.worlds import cups, maze, maze_walks, rooms, violations
+from ami.recipes.spatial import SpatialSettings
+from ami.worlds import cups, maze, maze_walks, rooms, tabletop, violations
 
 TINY = BabySettings(
     precision="fp32",  # so that golden comparisons hold on any silicon
@@ -23,6 +25,7 @@ TINY = BabySettings(
     refine_batch=8,
     objective=PredictionSettings(rollout=3),
     films=FilmSettings(precision="fp32", steps=6, batch=4),
+    spatial=SpatialSettings(steps=0),
 )
 
 
@@ -37,6 +40,14 @@ def maze_store(folder: Path, walks: int = 6, steps: int = 14, seed: int = 0) -> 
     """Walks through mazes, with depth and poses."""
     store = Store.create(folder, maze.EMBODIMENT, maze_walks.TRUTH)
     store.append(maze_walks.collect(walks, steps, seed))
+    return store
+
+
+def table_store(folder: Path) -> Store:
+    """What a camera that is moved saw, as ``tabletop`` holds it; of mazes, so that no MuJoCo is needed."""
+    store = Store.create(folder, tabletop.EMBODIMENT)
+    walks = maze_walks.collect(6, 8, seed=1)
+    store.append([replace(walk, actions=tabletop.motions(walk.pose), proprio=None, truth=None) for walk in walks])
     return store
 
 

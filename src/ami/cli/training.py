@@ -60,6 +60,7 @@ def settings_of(recipe: str, size: str | None = None, steps: int | None = None, 
             films=replace(settings.films, size=size),
             physics=replace(settings.physics, size=size),
             places=replace(settings.places, size=size),
+            spatial=replace(settings.spatial, size=size),
         )
     if steps is not None:
         if steps < 2:
@@ -78,6 +79,7 @@ def settings_of(recipe: str, size: str | None = None, steps: int | None = None, 
             films=replace(settings.films, steps=fewer(settings.films.steps)),
             physics=replace(settings.physics, steps=fewer(settings.physics.steps)),
             places=replace(settings.places, steps=fewer(settings.places.steps)),
+            spatial=replace(settings.spatial, steps=fewer(settings.spatial.steps)),
         )
     return settings
 

@@ -1,4 +1,4 @@
-"""One model for everything: parts that act, watch, expect and find their way, in one checkpoint."""
+"""One model for everything: parts that act, watch, expect, find their way and look about, in one checkpoint."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from ami.models.jepa import JEPA, JEPAConfig
 from ami.models.places import PlacesConfig, PlacesJEPA
 from ami.models.recurrent import RecurrentConfig, RecurrentJEPA
+from ami.models.spatial import SpatialConfig, SpatialJEPA
 from ami.models.vjepa import VJEPA, VJEPAConfig
 from ami.types import Belief, Clip, Latent, WorldModel
 
@@ -24,17 +25,20 @@ class MindConfig(BaseModel):
     watching: VJEPAConfig | None = None
     expecting: RecurrentConfig | None = None
     exploring: PlacesConfig | None = None
+    viewing: SpatialConfig | None = None
 
 
-PARTS = ("acting", "watching", "expecting", "exploring")
+PARTS = ("acting", "watching", "expecting", "exploring", "viewing")
 
 
 class Mind(WorldModel):
-    """A JEPA acts, a V-JEPA watches, a recurrent JEPA lives through films, and a JEPA of places walks about.
+    """A JEPA acts, a V-JEPA watches, a recurrent JEPA lives through films, a JEPA of places walks about, and a spatial
+    JEPA views what cameras with poses see.
 
     Who acts needs a few numbers that a planner can roll out a thousand times; what a film shows needs a whole grid of
-    tokens; what it hides needs a memory of that grid; and where things are needs one of places. Today the parts share
-    nothing but the checkpoint, its digest and the recipe that trains them all.
+    tokens; what it hides needs a memory of that grid; where things are needs one of places; and how it looks from any
+    pose, by whatever sense, needs cells that know where they lie. Today the parts share nothing but the checkpoint, its
+    digest and the recipe that trains them all.
     """
 
     def __init__(self, config: MindConfig) -> None:
@@ -50,6 +54,7 @@ class Mind(WorldModel):
         self.watching = None if config.watching is None else VJEPA(config.watching)
         self.expecting = None if config.expecting is None else RecurrentJEPA(config.expecting)
         self.exploring = None if config.exploring is None else PlacesJEPA(config.exploring)
+        self.viewing = None if config.viewing is None else SpatialJEPA(config.viewing)
         self.embodiments = {name: body for part in self.parts for name, body in part.embodiments.items()}
         self.latent_shape, self.picture = self.parts[0].latent_shape, self.parts[0].picture
         self.causal = all(part.causal for part in self.parts)
@@ -64,7 +69,7 @@ class Mind(WorldModel):
     @property
     def parts(self) -> list[WorldModel]:
         """Those that it has."""
-        own = self.acting, self.watching, self.expecting, self.exploring
+        own = self.acting, self.watching, self.expecting, self.exploring, self.viewing
         return [part for part in own if part is not None]
 
     def part(self, embodiment: str) -> WorldModel:

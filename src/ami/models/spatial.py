@@ -148,7 +148,7 @@ class SpatialJEPA(WorldModel):
         for step in geometry.from_motion(done).unbind(1):
             poses.append(poses[-1] @ step)
         known, asked = torch.stack(poses[: held.steps], 1), torch.stack(poses[held.steps :], 1)
-        views = self.look(held.values, geometry.relative(known[:, None], asked[:, :, None]))
+        views = self.views_from(held.values, geometry.relative(known[:, None], asked[:, :, None]))
         times = times_ahead(held.times, body.step_seconds, horizon)
         return Latent(views, times)
 
@@ -159,7 +159,7 @@ class SpatialJEPA(WorldModel):
         imagined = self.predict(belief, actions, future.steps)
         return (future.values - imagined.values).square().mean((-1, -2))
 
-    def look(
+    def views_from(
         self, views: Float[Tensor, "rows held cells dim"], poses: Float[Tensor, "rows asked held 4 4"]
     ) -> Float[Tensor, "rows asked cells dim"]:
         """What would be seen from some poses, each told in the axes of the camera of each view that is held; metres."""

@@ -25,6 +25,7 @@ from ami.recipes.films import FilmSettings, video
 from ami.recipes.mind import joined
 from ami.recipes.physics import PhysicsSettings, physics
 from ami.recipes.places import PlacesSettings, places
+from ami.recipes.spatial import SpatialSettings, spatial
 from ami.training.hindsight import HindsightStore
 from ami.training.loop import Stage, drawn_from
 from ami.training.optim import Optimisation
@@ -74,6 +75,10 @@ class BabySettings:
     physics: PhysicsSettings = field(default_factory=lambda: PhysicsSettings(steps=200))  # of that part
     walks: tuple[str, ...] = ("maze",)  # embodiments that walk about, of whom it is learned what is where
     places: PlacesSettings = field(default_factory=lambda: PlacesSettings(steps=200))  # of that part
+    cameras: tuple[str, ...] = ("maze", "tabletop")  # embodiments whose views are learned, from any pose
+    spatial: SpatialSettings = field(
+        default_factory=lambda: SpatialSettings(steps=150)
+    )  # of that part; 0: no such part
 
 
 # What each recipe begins from.
@@ -103,16 +108,18 @@ DOOR = BabySettings(steps=900, refine=1400, reach=1400, unsure=0)
 
 
 def baby(stores: Sequence[Store], seed: int = 0, settings: BabySettings | None = None) -> Recipe:
-    """One model for all the experience it is given: parts of it learn to act, watch, expect and explore.
+    """One model for all the experience it is given: parts of it learn to act, watch, expect, explore and view.
 
     Who acts is learned by the first; films that nobody acts in are watched by the second; those named in ``lives`` are
-    lived through step by step by the third; of those named in ``walks`` the fourth learns what is where.
+    lived through step by step by the third; of those named in ``walks`` the fourth learns what is where; and all that
+    ``cameras`` names, walks among them, the fifth sees as one camera that is moved.
     """
     settings = settings or SETTINGS["baby"]
     found = by_embodiment(stores)
     lived = [store for kind, store in found.items() if kind in settings.lives]
     walked = [store for kind, store in found.items() if kind in settings.walks]
-    other = {kind: store for kind, store in found.items() if store not in lived and store not in walked}
+    viewed = [store for kind, store in found.items() if kind in settings.cameras and settings.spatial.steps]
+    other = {kind: store for kind, store in found.items() if store not in [*lived, *walked, *viewed]}
     bodies = {kind: store for kind, store in other.items() if store.embodiment.action_dim}
     films = [store for kind, store in other.items() if not store.embodiment.action_dim]
     parts: dict[str, Callable[[], Recipe]] = {}
@@ -124,11 +131,16 @@ def baby(stores: Sequence[Store], seed: int = 0, settings: BabySettings | None =
         parts["expecting"] = partial(physics, lived, seed, settings.physics)
     if walked:
         parts["exploring"] = partial(places, walked, seed, settings.places)
+    if viewed:
+        parts["viewing"] = partial(spatial, viewed, seed, settings.spatial)
     if len(parts) == 1 and not bodies:
-        raise ValueError(f"nobody acts in {stores[0].folder}; the recipes 'video', 'physics' and 'places' do without")
+        raise ValueError(
+            f"nobody acts in {stores[0].folder}; the recipes 'video', 'physics', 'places' and 'spatial' do without"
+        )
     if len(parts) == 1:
         return parts["acting"]()
-    return joined("baby", parts, {"watching": "films", "expecting": "physics", "exploring": "places"})
+    told = {"watching": "films", "expecting": "physics", "exploring": "places", "viewing": "spatial"}
+    return joined("baby", parts, told)
 
 
 def bridge(stores: Sequence[Store], seed: int = 0, settings: BabySettings | None = None) -> Recipe:

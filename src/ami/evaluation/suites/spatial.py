@@ -348,6 +348,7 @@ MAZE = Places(maze.NAME, apart=2, held=(0, 1, 2), asked=3)
 TABLE = Places(TABLETOP)
 _MAZE_2, _TABLE_2 = replace(MAZE, best=True), replace(TABLE, best=True, prefix="tabletop")
 _SECOND = ((_MAZE_2, 400), (_TABLE_2, 400))
+QUICK = (replace(_MAZE_2, learn=80, among=64, probe_steps=300, prefix="views"), 64)  # for whoever has little time
 SUITES = (
     Suite("spatial", ((TABLE, 400),)),
     Suite("spatial-maze", ((MAZE, 400),)),
@@ -355,6 +356,7 @@ SUITES = (
     Suite("spatial-maze-recorded", ((MAZE, 400), *real_places.ASKED), real_films=True),
     Suite("spatial-2", _SECOND),
     Suite("spatial-maze-2", ((_MAZE_2, 400),)),
+    Suite("spatial-quick", (QUICK,)),
     Suite("spatial-2-recorded", (*_SECOND, *real_places.ASKED), real_films=True),
     Suite("spatial-maze-2-recorded", ((_MAZE_2, 400), *real_places.ASKED), real_films=True),
 )
