@@ -13,7 +13,9 @@ from ami.data.ingest import ingest
 from ami.data.ranges import Ranged
 from ami.data.video import FILM
 from ami.evaluation.ask import held_out_clip
+from ami.evaluation.benchmark import Asking
 from ami.evaluation.films import rate
+from ami.evaluation.suites import spatial as views
 from ami.evaluation.suites.robots import NextLatent
 from ami.models import checkpoint
 from ami.models.jepa import JEPA
@@ -203,6 +205,9 @@ def test_what_cameras_see_is_learned_as_if_alone_also_of_walks(rooms: Store, tmp
     assert mind.viewing is not None
     specialist = checkpoint.load(train(spatial([walks, table], 0, alone), tmp_path / "alone"))
     assert checkpoint.digest(mind.viewing) == checkpoint.digest(specialist)
+    asked = replace(views.QUICK[0], learn=6, steps=4, among=4, probe_steps=3)
+    said, alone_said = (asked.run(each, 4, Asking(seed=0)).results for each in (mind, specialist))
+    assert [each.value for each in said] == [each.value for each in alone_said]
     assert mind.exploring is not None
     explorer = checkpoint.load(train(places([walks], 0, walked), tmp_path / "explorer"))
     assert checkpoint.digest(mind.exploring) == checkpoint.digest(explorer)
