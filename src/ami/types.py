@@ -159,6 +159,7 @@ class WorldModel(nn.Module):
     unsure: tuple[str, ...] = ()  # embodiments for which ``uncertainty`` answers
     lives: tuple[str, ...] = ()  # embodiments whose films it lives through step by step, told of actions or not
     places: tuple[str, ...] = ()  # embodiments for which ``where``, ``look`` and ``recognise`` answer
+    untaught: int = 0  # numbers at the end of each token that no training changes
     picture: int | None = None  # px on a side of the pictures it was built for; None: any
 
     def part(self, embodiment: str) -> WorldModel:

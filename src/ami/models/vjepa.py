@@ -86,7 +86,7 @@ class VJEPA(WorldModel):
         side = config.picture // config.patch
         own = config.tubelet * config.own
         self.own = Own(config.own) if own else None
-        self.latent_shape = (side**2, config.width + own)
+        self.latent_shape, self.untaught = (side**2, config.width + own), own
         quarter = config.width // 4
         stem = (
             PatchStem((quarter, 2 * quarter, config.width), config.tubelet)
