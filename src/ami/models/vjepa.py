@@ -17,6 +17,8 @@ from ami.nn.tokenizers import PATCH, PatchStem
 from ami.nn.video import MaskedPredictor, Own, Tubelets, VideoEncoder
 from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
 
+_NOISE = 0.04  # of own numbers, which deviate by about a half: what a camera and compression change anyway
+
 
 class VJEPAConfig(BaseModel):
     """What must be known to build a V-JEPA. Unknown keys are errors."""
@@ -178,12 +180,15 @@ class VJEPA(WorldModel):
     ) -> Float[Tensor, "batch horizon"]:
         """Mean absolute difference from what was imagined, both layer-normed. Source: V-JEPA, equation 1.
 
-        Of tokens that carry own numbers, these alone, as they are: what a token is told of the rest of the picture is
-        as unsteady as what finds it.
+        Of tokens that carry own numbers, these alone: what a token is told of the rest of the picture is as unsteady as
+        what finds it. Each patch counts by its worst frame, and a step is the geometric mean of its patches, above what
+        is noise: what moves in a few patches anyway does not drown what happens to others.
         """
         imagined, width = self.predict(belief, actions, future.steps).values, self.config.width
         if self.own is not None:
-            return (future.values[..., width:] - imagined[..., width:]).abs().mean((-1, -2))
+            errors = (future.values[..., width:] - imagined[..., width:]).abs()
+            worst = errors.unflatten(-1, (self.frames, -1)).mean(-1).amax(-1)
+            return (worst + _NOISE).log().mean(-1).exp()
         return (normed(future.values) - normed(imagined)).abs().mean((-1, -2))
 
     def _fill(self, held: Float[Tensor, "batch time tokens dim"]) -> Float[Tensor, "batch time tokens dim"]:
