@@ -208,6 +208,16 @@ def test_tokens_that_only_say_where_they_are_have_collapsed() -> None:
     assert said == []
 
 
+def test_what_nobody_teaches_hides_no_collapse() -> None:
+    model = Seer(torch.cat([torch.zeros(4, 4), 5 * torch.eye(4)], 1))
+    assert judged(model)[1] == []
+    model.untaught = 4
+    found, said = judged(model)
+    assert found["deviation_0"] == 0.0
+    assert found["probe"] < 0.05  # what can be read out can be read out of all
+    assert any("features collapsed" in each for each in said)
+
+
 def test_each_embodiment_is_judged_by_itself() -> None:
     measured = {"toy/gauge/deviation_0": 0.01, "robot/gauge/deviation_0": 1.0, "toy/prediction": 0.0}
     (said,) = examine(measured, Seer(torch.eye(4)), Objective(), clips={"toy": 9, "robot": 9})

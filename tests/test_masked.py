@@ -29,10 +29,10 @@ CONFIG = VJEPAConfig(
 )
 
 
-def tiny(points: int = 0) -> VJEPA:
+def tiny(points: int = 0, own: int = 0) -> VJEPA:
     with torch.random.fork_rng():
         torch.random.default_generator.manual_seed(0)
-        return VJEPA(CONFIG.model_copy(update={"points": points}))
+        return VJEPA(CONFIG.model_copy(update={"points": points, "own": own}))
 
 
 def film(batch: int = 6) -> Clip:
@@ -126,6 +126,28 @@ def test_the_target_is_perceived_once_for_all_masks(monkeypatch: pytest.MonkeyPa
     objective.losses(model, clip, drawn())
     assert len(calls) == 1
     assert calls[0][1] is None  # it sees the whole clip
+
+
+def test_own_numbers_are_foreseen_better_than_by_holding_them() -> None:
+    """Films that grow brighter go on to do so; with ``fill`` no gradient reaches the encoder."""
+    model, clip = tiny(own=8), film()
+    assert clip.video is not None
+    clip.video[:] = (60 + 30 * torch.arange(4)).view(4, 1, 1, 1, 1)
+    weigh = MaskedSettings(masks=(Slots(1, ends=1.0),), masked=0.0, momentum=None, fill=1.0, own=1.0)
+    objective = Masked(model, weigh)
+    adam = torch.optim.Adam(model.predictor.parameters(), 1e-2)
+    errors = []
+    for step in range(40):
+        losses = objective.losses(model, clip, drawn(step))
+        assert set(losses) == {"fill", "own"}
+        errors.append(losses["own"].item())
+        adam.zero_grad()
+        total(losses).backward()
+        adam.step()
+    assert all(parameter.grad is None for parameter in model.encoder.parameters())
+    assert errors[-1] < 0.3 * errors[0]
+    with pytest.raises(ValueError, match="carry no numbers of their own"):
+        Masked(tiny(), weigh)
 
 
 def test_points_are_read_from_what_is_seen_and_from_what_is_filled_in() -> None:

@@ -78,6 +78,16 @@ def test_finders_may_find_the_same() -> None:
     assert float(togetherness(straight().repeat(1, 1, 2, 1))) > 0.5
 
 
+def test_the_fear_of_standing_fades() -> None:
+    config = VJEPAConfig(embodiments={}, points=3, finders=1)
+    fading, staying = (Pointing(config, PointSettings(fades=fades)) for fades in (100, 0))
+    found = torch.zeros(4, 8, 3, 2)
+    for step, share in ((0, 1.0), (50, 0.55), (100, 0.1), (500, 0.1)):
+        held, faded = staying.losses(found, step), fading.losses(found, step)
+        torch.testing.assert_close(faded["still"], share * held["still"])
+        assert faded["crooked"] == held["crooked"]
+
+
 def test_who_goes_straight_is_not_crooked() -> None:
     noise = torch.randn(64, 8, 3, 2, generator=drawn(1))
     assert float(crookedness(straight())) < 1e-6

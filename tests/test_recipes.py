@@ -23,6 +23,7 @@ from ami.models.mind import Mind
 from ami.models.recurrent import RecurrentJEPA
 from ami.models.vjepa import VJEPA
 from ami.objectives.masked import MaskedSettings
+from ami.objectives.points import PointSettings
 from ami.recipes import RECIPES
 from ami.recipes.baby import BabySettings, baby, bridge, tasks
 from ami.recipes.common import by_embodiment, gauge_clips, measured, sides
@@ -246,19 +247,28 @@ def test_drawn_films_are_taught_by_points_and_recorded_ones_as_the_size_has_it()
     exact = replace(VIDEO, precision="fp32")
     for size, fast in (("baby", 2.5e-3), ("small", 1.25e-3)):
         drawn = resolved(replace(exact, size=size))
-        assert drawn.objective == DRAWN
+        assert drawn.objective == replace(DRAWN, points=PointSettings(fades=VIDEO.steps))
         assert drawn.optimisation is not None
         assert drawn.optimisation.rate == pytest.approx(fast)
-    assert resolved(exact, drawn=False).objective == RECORDED
+    assert resolved(exact, drawn=False).objective == replace(RECORDED, points=PointSettings(fades=VIDEO.steps))
     large = resolved(replace(exact, size="large"), drawn=False)
     assert (large.depth, large.objective) == (None, MaskedSettings())
     assert large.optimisation is not None
     assert large.optimisation.rate == pytest.approx(5.25e-4 * (16 / 3072) ** 0.5)
 
 
-def larger(folder: Path, side: int, frames: tuple[int, ...] = (20, 20), truth: bool = False) -> Store:
+def test_a_clip_counts_alike_whatever_its_kind(films: Store, tmp_path: Path) -> None:
+    """Few recorded films beside many drawn ones have small batches, whose mean must not weigh as much."""
+    drawn = larger(tmp_path / "drawn", 64, (60, 60), truth=True, body="drawn-film")
+    recipe = video([films, drawn], 0, replace(VIDEO, batch=8, small_batch=2))
+    assert recipe.stages[0].weights == {"drawn-film": 1.0, "film": 0.25}
+
+
+def larger(
+    folder: Path, side: int, frames: tuple[int, ...] = (20, 20), truth: bool = False, body: str = FILM.name
+) -> Store:
     """Films of noise."""
-    store, rng = Store.create(folder, FILM, ("x",) if truth else ()), np.random.default_rng(6)
+    store, rng = Store.create(folder, replace(FILM, name=body), ("x",) if truth else ()), np.random.default_rng(6)
     for count in frames:
         video = rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
         known = np.zeros((count, 1), np.float32) if truth else None

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ami.nn.rotary import grid, turns
-from ami.nn.video import MaskedPredictor, Tubelets, VideoEncoder
+from ami.nn.video import MaskedPredictor, Own, Tubelets, VideoEncoder
 
 SIDE, SLOTS, PATCH, WIDTH, ROWS = 3, 4, 4, 48, 2
 TOKENS = SLOTS * SIDE**2
@@ -151,3 +151,42 @@ def test_a_prediction_depends_on_what_is_seen_where_it_is_asked_and_on_the_kind_
         assert (other - said).abs().max() > 1e-3
     # There are two kinds; a third is the first again.
     assert torch.equal(model(context, visible, hidden, slots=SLOTS, kind=2), said)
+
+
+@torch.no_grad()
+def test_own_numbers_are_those_of_a_frame_of_a_patch_alone() -> None:
+    """The same pixels say the same wherever and whenever they are shown, and no others change that."""
+    own = Own(5)
+    video = torch.randint(0, 256, (2, 3, 2, 3, 48, 48), dtype=torch.uint8)
+    patch = torch.randint(0, 256, (3, 16, 16), dtype=torch.uint8)
+    video[0, 1, 0, :, 16:32, 32:48] = patch
+    video[1, 2, 1, :, 32:48, :16] = patch
+    said = own(video).unflatten(1, (3, 3, 3)).unflatten(-1, (2, 5))  # batch, steps, rows, columns, frames, numbers
+    torch.testing.assert_close(said[0, 1, 1, 2, 0], said[1, 2, 2, 0, 1])
+    other = video.clone()
+    other[0, 1, 0, :, 16:32, 32:48] = 255 - patch
+    changed = (own(other).view_as(said) - said).abs().amax(-1) > 1e-4
+    assert changed.nonzero().tolist() == [[0, 1, 1, 2, 0]]
+    torch.testing.assert_close(own(other).view_as(said)[0, 1, 1, 2, 0], -said[0, 1, 1, 2, 0])  # about the middle grey
+
+
+@torch.no_grad()
+def test_own_numbers_are_held_from_the_nearest_moment_of_the_same_place() -> None:
+    frames, numbers, tokens = 2, 3, 4
+    predictor = MaskedPredictor(side=2, tokens_width=8 + 6, width=8, depth=1, heads=2, own=6, frames=frames)
+    shown = torch.randn(2, SLOTS * tokens, 8 + frames * numbers)
+    slots = torch.tensor([[0, 2], [1, 3]])  # seen; of the second row slot 0 lies before all that is seen
+    kept = (slots[..., None] * tokens + torch.arange(tokens)).flatten(1)[:, :-1]  # the last one's last place is hidden
+    asked = torch.tensor([[4, 7, 13], [0, 3, 11]])  # slot 1 (tie), its last place, slot 3; slot 0 twice, slot 2 (tie)
+    context = shown.gather(1, kept[..., None].expand(-1, -1, shown.shape[-1]))
+    said = predictor(context, kept, asked, slots=SLOTS)[..., 8:].unflatten(-1, (frames, numbers))
+    first, last = (shown[..., 8:].unflatten(-1, (frames, numbers))[:, :, frame] for frame in (0, 1))
+    wanted = torch.stack(
+        [
+            torch.stack([last[0, 0], last[0, 3], last[0, 9]]),
+            torch.stack([first[1, 4], first[1, 7], last[1, 7]]),
+        ]
+    )
+    torch.testing.assert_close(said, wanted[:, :, None].expand_as(said))
+    nowhere = predictor(context[:, :1], kept[:, :1], torch.tensor([[5], [6]]), slots=SLOTS)[..., 8:]
+    assert not nowhere.any()

@@ -103,8 +103,28 @@ def test_energy_is_the_distance_from_what_was_imagined_in_the_space_of_targets()
 
 
 @torch.no_grad()
+def test_own_numbers_tell_a_jump_from_a_film_that_goes_on() -> None:
+    model = built(picture=64, own=4, points=2, causal=False)
+    check(model, clip(side=64))
+    film = clip(side=64)
+    assert film.video is not None
+    assert model.own is not None
+    assert model.encode(film).values.shape == (2, 6, 16, 24 + 2 * 4)
+    film.video[:] = film.video[:, :1, :1]  # all stands still; then, in the first film, two patches change places
+    film.video[0, 3:, 1:, :, :16, :32] = film.video[0, 3:, 1:, :, :16, :32].roll(16, -1)
+    seen = model.encode(film)
+    belief = model.believe(None, Latent(seen.values[:, :3], seen.times[:, :3]), None, "film")
+    energy = model.energy(belief, None, Latent(seen.values[:, 3:], seen.times[:, 3:]))
+    torch.testing.assert_close(energy[1], torch.full((3,), 0.04))
+    here, there = model.own(film.video)[0].unflatten(0, (6, 16))[[2, 3]].unflatten(-1, (2, 4))
+    worst = (there - here[:, 1:]).abs().mean(-1).amax(-1)
+    assert (worst[:2] > 0.05).all()
+    torch.testing.assert_close(energy[0], (worst + 0.04).log().mean().exp().expand(3))
+
+
+@torch.no_grad()
 def test_a_checkpoint_answers_as_the_model_did(tmp_path: Path) -> None:
-    model = built(pictures=True, kinds=3, causal=False)
+    model = built(pictures=True, kinds=3, causal=False, own=3)
     checkpoint.save(tmp_path / "c", model, checkpoint.Provenance("test", checkpoint.CodeVersion("0")))
     again = checkpoint.load(tmp_path / "c")
     assert isinstance(again, VJEPA)
@@ -128,7 +148,7 @@ MISTAKES: dict[str, Callable[[VJEPA], object]] = {
         Belief("film", latent()), torch.zeros(1, 2, 1), 2
     ),
     "30 px cannot be cut in patches of 16$": lambda model: built(picture=30),
-    "in patches of 4; a stem of pieces, like points, has patches of": lambda model: built(patch=4, stem="pieces"),
+    "like points and own numbers, has patches of": lambda model: built(patch=4, stem="pieces"),
     "'arm' has actions, and a V-JEPA only watches; train a JEPA": lambda model: built(embodiments={"arm": ARM}),
     "a width of 22 cannot be shared by 2 heads in pairs of dimensions": lambda model: built(width=22),
     "a width of 16 cannot be shared by 3 heads": lambda model: built(predictor_heads=3),

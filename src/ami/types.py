@@ -79,9 +79,8 @@ class Clip:
         """Steps ``start`` to ``stop`` (not included) of every row, with the actions between them."""
         if not 0 <= start < stop <= self.steps:
             raise ValueError(f"steps {start} to {stop} are not inside a clip of {self.steps} steps")
-        cut = {k: v[:, start:stop] for k, v in _tensors(self).items() if k not in ("intrinsics", "actions")}
-        if self.actions is not None:
-            cut["actions"] = self.actions[:, start : stop - 1]
+        stops = {"actions": stop - 1}
+        cut = {k: v[:, start : stops.get(k, stop)] for k, v in _tensors(self).items() if k != "intrinsics"}
         return replace(self, **cut)
 
 
@@ -159,6 +158,7 @@ class WorldModel(nn.Module):
     unsure: tuple[str, ...] = ()  # embodiments for which ``uncertainty`` answers
     lives: tuple[str, ...] = ()  # embodiments whose films it lives through step by step, told of actions or not
     places: tuple[str, ...] = ()  # embodiments for which ``where``, ``look`` and ``recognise`` answer
+    untaught: int = 0  # numbers at the end of each token that no training changes
     picture: int | None = None  # px on a side of the pictures it was built for; None: any
 
     def part(self, embodiment: str) -> WorldModel:

@@ -163,8 +163,8 @@ def preview(recipe: str, size: str | None, steps: int | None, cluster: str) -> O
         ("training", f"{plan['steps']:,} steps of {plan['batch']:,} clips, AdamW at {plan['rate']:.3g}"),
         ("operations", f"{takes['flops_per_step']:.3g} a step, {takes['flops_per_step'] * plan['steps']:.3g} in all"),
         ("memory", f"{memory} on each GPU: {state} of weights and what goes with them, {clip_bytes} for each clip"),
-        ("at once", f"clips on each GPU: {takes['clips_at_once']}; passes for a step: {takes['passes']}"),
-        (cluster, hours if takes["fits"] else "not one clip fits; reckon with more GPUs"),
+        ("at once", f"clips on each GPU: {takes['clips_at_once']}, of the {takes['room']} that its memory holds"),
+        (cluster, hours if takes["fits"] else "a step does not fit; reckon with more GPUs"),
     ]
     return Outcome(held, listing(rows))
 

@@ -14,8 +14,10 @@ from torch.nn import functional
 from ami.models.horizon import times_ahead
 from ami.nn.points import Points
 from ami.nn.tokenizers import PATCH, PatchStem
-from ami.nn.video import MaskedPredictor, Tubelets, VideoEncoder
+from ami.nn.video import MaskedPredictor, Own, Tubelets, VideoEncoder
 from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
+
+_NOISE = 0.04  # of own numbers, which deviate by about a half: what a camera and compression change anyway
 
 
 class VJEPAConfig(BaseModel):
@@ -46,6 +48,9 @@ class VJEPAConfig(BaseModel):
     points: int = Field(
         default=0, ge=0, description="places that each finder tells all tokens of a step; 0: none looks"
     )
+    own: int = Field(
+        default=0, ge=0, description="numbers of each frame of a patch that its token carries besides, as they are"
+    )
     finders: int = Field(default=3, ge=1, description="networks that look for points, each for itself")
     anew: bool = Field(
         default=False, description="whether training computes blocks anew on the way back, in place of keeping them"
@@ -67,11 +72,11 @@ class VJEPA(WorldModel):
 
     def __init__(self, config: VJEPAConfig) -> None:
         super().__init__()
-        fixed = config.stem == "pieces" or config.points > 0
+        fixed = config.stem == "pieces" or config.points > 0 or config.own > 0
         if config.picture % config.patch or (fixed and config.patch != PATCH):
             raise ValueError(
                 f"{config.picture} px cannot be cut in patches of {config.patch}"
-                + (f"; a stem of pieces, like points, has patches of {PATCH}" if fixed else "")
+                + (f"; a stem of pieces, like points and own numbers, has patches of {PATCH}" if fixed else "")
             )
         for width, heads in ((config.width, config.heads), (config.predictor_width, config.predictor_heads)):
             if width % (2 * heads):
@@ -81,7 +86,9 @@ class VJEPA(WorldModel):
         self.config, self.embodiments, self.causal = config, config.embodiments, config.causal
         self.frames, self.picture = config.tubelet, config.picture
         side = config.picture // config.patch
-        self.latent_shape = (side**2, config.width)
+        own = config.tubelet * config.own
+        self.own = Own(config.own) if own else None
+        self.latent_shape, self.untaught = (side**2, config.width + own), own
         quarter = config.width // 4
         stem = (
             PatchStem((quarter, 2 * quarter, config.width), config.tubelet)
@@ -102,7 +109,9 @@ class VJEPA(WorldModel):
             **shared,
         )
         self.predictor = MaskedPredictor(
-            tokens_width=config.width,
+            tokens_width=config.width + own,
+            own=own,
+            frames=config.tubelet,
             width=config.predictor_width,
             depth=config.predictor_depth,
             heads=config.predictor_heads,
@@ -131,7 +140,10 @@ class VJEPA(WorldModel):
         """Perceive a whole clip at once: a step is seen in the light of those before it (of all, when not causal)."""
         if clip.latents is not None:
             return Latent(clip.latents, clip.times)
-        (tokens,) = self.encoder(self.check(clip))
+        video = self.check(clip)
+        (tokens,) = self.encoder(video)
+        if self.own is not None:
+            tokens = torch.cat([tokens, self.own(video)], -1)
         return Latent(tokens.unflatten(1, (clip.steps, -1)), clip.times)
 
     def believe(
@@ -166,9 +178,18 @@ class VJEPA(WorldModel):
     def energy(
         self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, future: Latent
     ) -> Float[Tensor, "batch horizon"]:
-        """Mean absolute difference from what was imagined, both layer-normed. Source: V-JEPA, equation 1."""
-        imagined = self.predict(belief, actions, future.steps)
-        return (normed(future.values) - normed(imagined.values)).abs().mean((-1, -2))
+        """Mean absolute difference from what was imagined, both layer-normed. Source: V-JEPA, equation 1.
+
+        Of tokens that carry own numbers, these alone: what a token is told of the rest of the picture is as unsteady as
+        what finds it. Each patch counts by its worst frame, and a step is the geometric mean of its patches, above what
+        is noise: what moves in a few patches anyway does not drown what happens to others.
+        """
+        imagined, width = self.predict(belief, actions, future.steps).values, self.config.width
+        if self.own is not None:
+            errors = (future.values[..., width:] - imagined[..., width:]).abs()
+            worst = errors.unflatten(-1, (self.frames, -1)).mean(-1).amax(-1)
+            return (worst + _NOISE).log().mean(-1).exp()
+        return (normed(future.values) - normed(imagined)).abs().mean((-1, -2))
 
     def _fill(self, held: Float[Tensor, "batch time tokens dim"]) -> Float[Tensor, "batch time tokens dim"]:
         tokens, slots = held.shape[2], held.shape[1] + self.window

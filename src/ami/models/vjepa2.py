@@ -108,7 +108,8 @@ def read(folder: Path, fps: float = 4.0) -> VJEPA:
 def write(model: VJEPA, folder: Path) -> None:
     """The same layout again, in a new folder. ``ValueError`` for a model that it cannot hold."""
     config = model.config
-    if not (config.tiled and config.affine) or config.causal or config.pictures or config.stem != "patches":
+    more = config.causal or config.pictures or config.points or config.own
+    if not (config.tiled and config.affine) or more or config.stem != "patches":
         raise ValueError(
             "only a model of V-JEPA 2's architecture can be written in its layout (tiled rotary positions, no causal "
             "mask, one product from patch to token); this one has another"

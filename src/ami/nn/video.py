@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ami.nn.points import Points
 from ami.nn.rotary import Turns, grid, turns
-from ami.nn.tokenizers import PatchStem
+from ami.nn.tokenizers import PATCH, PatchStem, patches
 from ami.nn.transformer import attend
 
 
@@ -46,6 +46,30 @@ class Tubelets(nn.Module):
         cut = video.view(steps, frames, 3, tall, self.patch, wide, self.patch).permute(0, 3, 5, 2, 1, 4, 6)
         pixels = (cut.to(project.weight.dtype) - self.mean) / self.std
         return project(pixels.reshape(steps, tall * wide, -1))
+
+
+class Own(nn.Module):
+    """What each frame of a patch shows of itself, in a few numbers: a random projection, the same for every patch.
+
+    Nobody teaches it, so it cannot collapse, and it keeps what codes that are taught to say where things are forget.
+    Source: Chiu et al. 2022, "Self-supervised learning with random-projection quantizer for speech recognition",
+    section 3.1, and Burda et al. 2019, "Exploration by random network distillation", section 2.2 (an error of
+    predicting a fixed random code as surprise).
+    """
+
+    project: Tensor
+
+    def __init__(self, numbers: int) -> None:
+        super().__init__()
+        pixels = 3 * PATCH**2
+        self.register_buffer("project", torch.randn(pixels, numbers) / pixels**0.5)
+
+    def forward(self, video: UInt8[Tensor, "batch steps frames 3 height width"]) -> Float[Tensor, "batch tokens own"]:
+        """Tokens slot by slot; of each, the numbers of its first frame, then of the next."""
+        batch, steps, frames = video.shape[:3]
+        pieces = patches(video.flatten(0, 1)).unflatten(1, (frames, -1)).unflatten(0, (-1, 16))  # of 4 x 4 px
+        shown = pieces.transpose(1, 2).flatten(2).to(self.project.dtype).sub_(127.5).mul_(1 / 64)
+        return (shown @ self.project).flatten(1).view(batch, steps * (len(shown) // (batch * steps)), -1)
 
 
 class RotaryBlock(nn.Module):
@@ -149,7 +173,11 @@ class VideoEncoder(nn.Module):
 
 
 class MaskedPredictor(nn.Module):
-    """What hidden tokens would be, from the visible ones and the places of both. Source: V-JEPA, section 3.1."""
+    """What hidden tokens would be, from the visible ones and the places of both. Source: V-JEPA, section 3.1.
+
+    The last ``own`` numbers of a token, which :class:`Own` gives for each of its frames, are guessed as what they were
+    at the nearest visible moment of the same place, and a change.
+    """
 
     def __init__(
         self,
@@ -161,17 +189,23 @@ class MaskedPredictor(nn.Module):
         heads: int,
         widen: float = 4.0,
         kinds: int = 2,
+        own: int = 0,
+        frames: int = 1,
         tiled: bool = False,
         anew: bool = False,
         eps: float = 1e-6,
     ) -> None:
         super().__init__()
         self.side, self.tiled, self.anew, self.head = side, tiled, anew, width // heads
+        self.own, self.frames = own, frames
         self.enter = nn.Linear(tokens_width, width)
         self.hidden = nn.Parameter(torch.zeros(kinds, width))  # one for each kind of mask
         self.blocks = nn.ModuleList(RotaryBlock(width, heads, widen, eps) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=eps)
         self.leave = nn.Linear(width, tokens_width)
+        if own:  # in the beginning all stays as it was
+            nn.init.zeros_(self.leave.weight[-own:])
+            nn.init.zeros_(self.leave.bias[-own:])
 
     def forward(
         self,
@@ -190,4 +224,25 @@ class MaskedPredictor(nn.Module):
         tokens = torch.cat([known, asked.to(known.dtype)], 1)
         for block in self.blocks:
             tokens = _anew(block, tokens, where) if self.anew else block(tokens, where)
-        return self.leave(self.norm(tokens[:, visible.shape[1] :]))
+        guess = self.leave(self.norm(tokens[:, visible.shape[1] :]))
+        if not self.own:
+            return guess
+        held = _held(context[..., -self.own :].unflatten(-1, (self.frames, -1)), visible, hidden, self.side**2)
+        return torch.cat([guess[..., : -self.own], guess[..., -self.own :] + held.to(guess.dtype)], -1)
+
+
+def _held(
+    own: Float[Tensor, "batch kept frames numbers"],
+    visible: Int[Tensor, "batch kept"],
+    hidden: Int[Tensor, "batch masked"],
+    tokens: int,
+) -> Float[Tensor, "batch masked own"]:
+    """What was seen last at the place of a hidden token, or what will be first where that is nearer; else nothing."""
+    gap = hidden[:, :, None] // tokens - visible[:, None] // tokens  # slots; at a tie what came before is nearer
+    elsewhere = hidden[:, :, None] % tokens != visible[:, None] % tokens
+    far = (2 * gap.abs() - (gap > 0).long()).masked_fill(elsewhere, torch.iinfo(torch.long).max)
+    least, nearest = far.min(2, keepdim=True)
+    frame = torch.where(gap.gather(2, nearest) > 0, own.shape[2] - 1, 0)
+    row = torch.arange(len(own), device=own.device)[:, None, None]
+    held = own[row, nearest, frame][:, :, 0].masked_fill(least == torch.iinfo(torch.long).max, 0.0)
+    return held.repeat(1, 1, own.shape[2])

@@ -31,6 +31,7 @@ class MaskedSettings:
     visible: float = 0.0  # error on the tokens that were seen
     visible_warmup: int = 1000  # steps until it has its full weight
     fill: float = 0.0  # error on the hidden tokens that teaches the predictor alone, for codes that others shape
+    own: float = 0.0  # error on the own numbers of hidden tokens, of a model whose tokens carry some
     gaussian: float = 0.0  # SIGReg of the student's tokens
     variance: float = 0.0  # variance hinge of the student's tokens over the batch
     covariance: float = 0.0  # of the student's tokens over the batch
@@ -58,6 +59,8 @@ class Masked(Objective):
             raise ValueError("without a teacher the code collapses; give gaussian or variance a weight, or a momentum")
         if weigh.points and not all(isinstance(masking, Slots) for masking in weigh.masks):
             raise ValueError("points are read from whole slots; use masks that hide whole slots")
+        if weigh.own and model.own is None:
+            raise ValueError("this model's tokens carry no numbers of their own; give its settings some (own)")
         # Heads that read points tell tokens apart by 0.03 to 0.07; targets that are so alike teach nothing.
         self.least_deviation = 0.1 if weigh.masked or weigh.visible else 0.01
         self.teacher = None if weigh.momentum is None else Teacher(model.encoder, weigh.momentum)
@@ -67,7 +70,7 @@ class Masked(Objective):
         self.register_buffer("ratios", torch.zeros(len(weigh.masks)))  # of hidden tokens, at the last step
 
     def losses(self, model: WorldModel, clip: Clip, generator: torch.Generator) -> dict[str, Tensor]:
-        """``masked``, ``visible``, ``fill``, each regulariser and what ``points`` teaches, where it has a weight."""
+        """``masked``, ``visible``, ``fill``, ``own``, each regulariser what ``points`` teaches, by their weights."""
         assert isinstance(model, VJEPA)
         video = model.check(clip)
         with torch.autocast(video.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
@@ -78,38 +81,45 @@ class Masked(Objective):
         self, model: VJEPA, clip: Clip, video: Tensor, generator: torch.Generator
     ) -> tuple[dict[str, Tensor], Float[Tensor, "rows width"]]:
         """What compares something, and the student's tokens under all masks."""
-        weigh = self.settings
+        weigh, width = self.settings, model.config.width
         side = model.config.picture // model.config.patch
         grid = Grid(clip.steps, side, side)
         # What teaches the points is their own way through a film, so no gradient passes from the tokens into them.
         found = model.encoder.find(video) if self.pointing else None
         told = None if found is None else found.detach()
+        own = None if model.own is None else model.own(video)
         targets: list[Tensor] = []
         if weigh.masked or weigh.visible or weigh.fill:
             with torch.set_grad_enabled(torch.is_grad_enabled() and bool(weigh.masked or weigh.visible)):
                 targets = self._targets(model, video, told)
-        parts: dict[str, list[Tensor]] = {"masked": [], "visible": [], "fill": [], "points": []}
+        parts: dict[str, list[Tensor]] = {"masked": [], "visible": [], "fill": [], "own": [], "points": []}
         contexts = []
         for kind, mask in enumerate(draw_masks(weigh.masks, clip, grid, generator)):
             self.ratios[kind] = mask.ratio
             context = model.encoder(video, mask.visible, found=told)[-1]
-            guess = model.predictor(context, mask.visible, mask.hidden, slots=grid.slots, kind=kind)
+            seen = context if own is None else torch.cat([context, take(own, mask.visible)], -1)
+            guess = model.predictor(seen, mask.visible, mask.hidden, slots=grid.slots, kind=kind)
             contexts.append(context)
             if weigh.masked:
-                parts["masked"].append(weigh.masked * self._error(guess, targets, mask.hidden))
+                parts["masked"].append(weigh.masked * self._error(guess[..., :width], targets, mask.hidden))
             if weigh.visible:
-                again = model.predictor(context, mask.visible, mask.visible, slots=grid.slots, kind=kind)
+                again = model.predictor(seen, mask.visible, mask.visible, slots=grid.slots, kind=kind)
                 share = min(1.0, int(self.waited) / max(weigh.visible_warmup, 1))
-                parts["visible"].append(weigh.visible * share * self._error(again, targets, mask.visible))
+                error = self._error(again[..., :width], targets, mask.visible)
+                parts["visible"].append(weigh.visible * share * error)
+            filled = guess
             if weigh.fill:
-                filled = model.predictor(context.detach(), mask.visible, mask.hidden, slots=grid.slots, kind=kind)
+                filled = model.predictor(seen.detach(), mask.visible, mask.hidden, slots=grid.slots, kind=kind)
                 still = [target.detach() for target in targets]
-                parts["fill"].append(weigh.fill * self._error(filled, still, mask.hidden))
+                parts["fill"].append(weigh.fill * self._error(filled[..., :width], still, mask.hidden))
+            if weigh.own and own is not None:
+                error = functional.l1_loss(filled[..., width:].float(), take(own, mask.hidden).float())
+                parts["own"].append(weigh.own * error)
             if self.pointing and found is not None:
-                parts["points"].append(self.pointing.error(found, mask, context, guess))
+                parts["points"].append(self.pointing.error(found, mask, context, guess[..., :width]))
         losses = {name: torch.stack(part).mean() for name, part in parts.items() if part}
         if self.pointing and found is not None:
-            losses |= self.pointing.losses(found)
+            losses |= self.pointing.losses(found, int(self.waited))
         return losses, torch.cat(contexts, 1).flatten(0, 1)
 
     @torch.no_grad()

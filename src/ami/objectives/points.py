@@ -67,6 +67,7 @@ class PointSettings:
 
     crooked: float = 1.0
     still: float = 1.2  # much more makes points jitter in order to move; much less lets them rest
+    fades: int = 0  # steps in which the weight of ``still`` falls to a tenth, for it finds movers; 0: it stays
     together: float = 1.0
     read: float = 1.0  # error of the points read from what was seen and from what was filled in
 
@@ -85,12 +86,13 @@ class Pointing(nn.Module):
         self.settings, self.tokens, self.finders = settings, (config.picture // config.patch) ** 2, config.finders
         self.read = nn.Linear(self.tokens * config.width, 4 * config.finders * config.points)
 
-    def losses(self, found: Float[Tensor, "batch slots points 2"]) -> dict[str, Tensor]:
-        """What keeps the points worth predicting."""
+    def losses(self, found: Float[Tensor, "batch slots points 2"], step: int = 0) -> dict[str, Tensor]:
+        """What keeps the points worth predicting, at this step of the training."""
         weigh, finders = self.settings, found.chunk(self.finders, 2)
+        still = weigh.still * (1 - 0.9 * min(step / weigh.fades, 1.0) if weigh.fades else 1.0)
         return {
             "crooked": weigh.crooked * crookedness(found),
-            "still": weigh.still * stillness(found),
+            "still": still * stillness(found),
             "together": weigh.together * torch.stack([togetherness(one) for one in finders]).mean(),
         }
 

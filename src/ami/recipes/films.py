@@ -47,7 +47,7 @@ class FilmSettings:
 # learned to say so with an R² of 0.88, V-JEPA's own objective took it to 0.34 (docs/log.md). A teacher's tokens beside
 # that (weight 0.3) soon were alike in all films, so only the predictor learns to fill in tokens: those of a hidden
 # future are what surprise is measured against.
-DRAWN = MaskedSettings(masks=(Slots(4),), masked=0.0, momentum=None, fill=1.0, points=PointSettings())
+DRAWN = MaskedSettings(masks=(Slots(4),), masked=0.0, momentum=None, fill=1.0, own=1.0, points=PointSettings())
 # Films that were recorded have more to tell than where a few movers are, and where there are no drawn ones beside them
 # a baby's tokens are targets too, kept alive by SIGReg: a cut is told with an AUROC of 0.99 (docs/log.md). Larger sizes
 # learn them as V-JEPA does.
@@ -56,6 +56,7 @@ BABY_OPTIMISATION = Optimisation(rate=2.5e-3, warmup=50)
 _DRAWN_RATE = 2.5e-3, 96  # and the width that it is for; it falls with the root of the width
 BABY_DEPTH = 2  # blocks: more only made fewer steps in the same time
 BABY_POINTS = 8  # of each of three finders: one in ten, by itself, misses a mover
+OWN = 16  # numbers of each frame of a patch: what a splice changes, for points tell nothing of what a patch shows
 VIDEO = FilmSettings()
 
 
@@ -64,6 +65,8 @@ def resolved(settings: FilmSettings, drawn: bool = True) -> FilmSettings:
     baby = settings.size == "baby"
     precision = fast_precision() if settings.precision == "auto" else settings.precision
     objective = settings.objective or (DRAWN if drawn else RECORDED if baby else MaskedSettings())
+    if objective.points is not None and not objective.points.fades:
+        objective = replace(objective, points=replace(objective.points, fades=settings.steps))
     depth = settings.depth or (BABY_DEPTH if baby else None)
     crop = settings.crop if settings.crop != "auto" else None if baby else Crop.scale
     if (optimisation := settings.optimisation) is None:
@@ -110,6 +113,7 @@ def video(stores: Sequence[Store], seed: int = 0, settings: FilmSettings = VIDEO
         lambda model: Masked(model, objective),
         lambda model: Loader(sources, seed),
         optimisation,
+        weights={name: size / settings.batch for name, size in batches.items()},  # a clip counts alike, of any kind
         shared=RotaryBlock,
         gauge_clips=clips,
     )
@@ -132,7 +136,7 @@ def _config(stores: Mapping[str, Store], settings: FilmSettings) -> VJEPAConfig:
         for name, body in config.embodiments.items()
     }
     taught = settings.objective is not None and settings.objective.points is not None
-    own = {"depth": settings.depth or config.depth, "points": BABY_POINTS if taught else 0}
+    own = {"depth": settings.depth or config.depth, "points": BABY_POINTS if taught else 0, "own": OWN if taught else 0}
     return config.model_copy(update={"embodiments": bodies, "causal": settings.causal, **own})
 
 

@@ -135,8 +135,8 @@ class Estimate:
     flops_per_step: int
     hours: float
     gpu_hours: float
-    clips_at_once: int  # on each GPU
-    passes: int  # forward and backward, for one step of the optimiser
+    clips_at_once: int  # on each GPU: its share of the batch, all of it in one pass
+    room: int  # clips that its memory would hold
     state_bytes: int  # on each GPU: weights, gradients, the optimiser's moments and the teacher, and blocks in use
     clip_bytes: int  # for the activations of one clip
     memory_bytes: int  # on each GPU, with so many clips at once
@@ -155,19 +155,17 @@ def estimate(work: Masked, trained: int, taught_by: int, *, batch: int, steps: i
     block = max(work.encoder.block_parameters, work.predictor.block_parameters)
     state = math.ceil(shared / cluster.gpus) + 3 * _HALF * block
     mine = math.ceil(batch / cluster.gpus)
-    room = int((_ROOM * gpu.memory - state) // work.activations)
-    passes = math.ceil(mine / max(min(room, mine), 1))
-    at_once = math.ceil(mine / passes)
+    room = max(int((_ROOM * gpu.memory - state) // work.activations), 0)
     flops = batch * work.flops
     hours = steps * flops / (cluster.gpus * gpu.peak * UTILISATION) / 3600
     return Estimate(
         flops_per_step=flops,
         hours=hours,
         gpu_hours=hours * cluster.gpus,
-        clips_at_once=at_once,
-        passes=passes,
+        clips_at_once=mine,
+        room=room,
         state_bytes=state,
         clip_bytes=work.activations,
-        memory_bytes=state + at_once * work.activations,
-        fits=room >= 1,
+        memory_bytes=state + mine * work.activations,
+        fits=room >= mine,
     )

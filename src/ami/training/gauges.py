@@ -26,16 +26,17 @@ def gauge(model: WorldModel, clip: Clip) -> dict[str, float]:
     """Gauges on held-out experience, for each token of the latent and, where the truth is known, a linear read-out.
 
     ``rank`` and ``deviation`` of a grid of tokens are of what differs from film to film at the same place: a code that
-    only says where a token lies has collapsed, however many tokens there are. ``probe`` errors are of a ridge
-    regression fitted on half of the rows and measured on the other half, in the truth's own unit (px in Two Rooms),
-    mean over its quantities.
+    only says where a token lies has collapsed, however many tokens there are. What is not taught cannot collapse, and
+    has no part in either. ``probe`` errors are of a ridge regression fitted on half of the rows and measured on the
+    other half, in the truth's own unit (px in Two Rooms), mean over its quantities.
     """
     training = model.training
     model.eval()
     values = model.encode(clip.to(parallel.device_of(model))).values.cpu()
     model.train(training)
     found = {}
-    for token, part in enumerate(_codes(values)):
+    taught = values[..., : values.shape[-1] - model.part(clip.embodiment).untaught]
+    for token, part in enumerate(_codes(taught)):
         flat = part.flatten(0, 1)
         found[f"rank_{token}"] = effective_rank(flat)
         found[f"deviation_{token}"] = float(flat.std(0).mean())

@@ -48,7 +48,8 @@ def examine(
             continue
         body = of.removesuffix("/")
         if body:
-            dim = model.part(body).latent_shape[1]
+            part = model.part(body)
+            dim = part.latent_shape[1] - part.untaught
             ails = _of_latents(gauge, value, f"'{body}'", dim, clips[body], objective.least_deviation)
         else:
             ails = _of_objective(gauge, value, done)
