@@ -74,7 +74,7 @@ class Scale:
     n: int | None = None  # episodes for each question, in place of the suite's number
 
 
-FULL = Scale()
+FULL = Scale(viewing=150)
 
 
 @dataclass(frozen=True)

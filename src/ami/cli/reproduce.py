@@ -31,7 +31,7 @@ _TASKS = (("push-t", 400), ("reacher", 200), ("point-maze", 300), ("cube", 160))
 # What remembers, by itself: the parts that explore and expect, without those that act and watch.
 _HOLDS = replace(SETTINGS["baby"], physics=replace(PHYSICS, steps=800), places=PLACES)
 
-_ROOMS = replace(demo.FULL, drawn=0, physics=0, mazes=0)
+_ROOMS = replace(demo.FULL, drawn=0, physics=0, mazes=0, viewing=0)
 _NOTHING = replace(_ROOMS, episodes=0)
 
 CAPABILITIES = {

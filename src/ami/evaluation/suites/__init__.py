@@ -31,7 +31,7 @@ _REAL: tuple[Benchmark, ...] = tuple(RealFilms(task) for task in TASKS)
 _QUICK = DrawnFilms(learn=1000, supervised_steps=100, attentive_steps=200)
 
 _ROOMS: tuple[Benchmark, ...] = (control.RoomsBenchmark("fixed"), control.RoomsBenchmark("door"), ways.WALL)
-_DEMO = (*((each, 50) for each in _ROOMS), (_QUICK, 200), (physics.QUICK, 20), *layout.QUICK)
+_DEMO = (*((each, 50) for each in _ROOMS), (_QUICK, 200), (physics.QUICK, 20), *layout.QUICK, spatial.QUICK)
 _PLANNING = (*ways.ASKED, *guarded.SWEPT)
 _RECORDED = (*((each, 600) for each in _REAL), *((each, 240) for each in _SPLICES))
 _RECORDED_QUICK = (*((each, 200) for each in _REAL), *((each, 60) for each in _SPLICES))
