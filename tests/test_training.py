@@ -51,10 +51,11 @@ def _trained(store: Store, folder: Path) -> tuple[str, list[dict[str, object]]]:
 
 
 def _killed(store: Path, folder: Path, resume: bool, moment: int | None, delay: float) -> None:
-    """Train, and be killed ``delay`` seconds after a step, whatever is being done then."""
+    """Train, and be killed ``delay`` seconds after a step of the whole run, whatever is being done then."""
+    before = {"perceive": 0, "refine": SETTINGS.steps}
 
     def watch(tick) -> None:
-        if tick.step == moment:
+        if before[tick.stage] + tick.step == moment:
             threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
 
     train(baby([Store.open(store)], 1, SETTINGS), folder, resume=resume, save_every=3, log_every=1, watch=watch)
