@@ -73,6 +73,6 @@ def test_a_demo_learns_views_for_as_many_steps_as_its_scale_says(
     told: list[int] = []
     monkeypatch.setattr(demo, "train", lambda *given, settings, **more: told.append(settings.spatial.steps))
     with Bars() as bars:
-        for scale in (demo.FULL, replace(demo.FULL, viewing=7)):
+        for scale in (demo.Scale(), replace(demo.FULL, viewing=7)):
             demo._trained("baby", [], tmp_path, 0, scale, bars)
     assert told == [0, 7]
