@@ -26,6 +26,7 @@ def test_walks_and_shells_are_learned_by_one_checkpoint_and_asked_of_it(
         SETTINGS["baby"],
         physics=replace(PHYSICS, steps=2, retained_batch=2),
         places=replace(PLACES, steps=2, batch=2, clip=24),
+        spatial=reproduce.CAPABILITIES["memory"].settings.spatial,
     )
     scale = replace(reproduce.CAPABILITIES["memory"], settings=settings, mazes=8, walk=24, cups=12)
     asked = ((Recall(ages=(4,), tour=20), 3), (Layout(steps=25, budget=5), 3), (ShellGame(1), 4))

@@ -65,14 +65,3 @@ def test_a_demo_that_asks_nothing_about_depth_says_so_before_it_trains(tmp_path:
         (tmp_path / "room" / name).write_text("")
     with pytest.raises(ValueError, match="room has depth, about which this asks nothing"), Bars() as bars:
         demo.demo(demo.Request(tmp_path / "out", [tmp_path / "room"]), bars)
-
-
-def test_a_demo_learns_views_for_as_many_steps_as_its_scale_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told: list[int] = []
-    monkeypatch.setattr(demo, "train", lambda *given, settings, **more: told.append(settings.spatial.steps))
-    with Bars() as bars:
-        for scale in (demo.Scale(), replace(demo.FULL, viewing=7)):
-            demo._trained("baby", [], tmp_path, 0, scale, bars)
-    assert told == [0, 7]

@@ -15,7 +15,7 @@ import json
 import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from ami.data.video import SUFFIXES
 from ami.evaluation.ask import Question
 from ami.evaluation.report import DOCUMENT, Checkpoint, Code, Report, Suite, read_report, table, write_report
 from ami.evaluation.suites import SUITES
-from ami.recipes.baby import SETTINGS, BabySettings
+from ami.recipes.baby import SETTINGS
 from ami.recipes.places import PLACES
 from ami.types import Interval, Result
 from ami.worlds import cups, maze, violations
@@ -66,7 +66,6 @@ class Scale:
     cups: int = 0  # films of cups and balls
     tabletop: int = 0  # films of things on a table
     tasks: tuple[tuple[str, int], ...] = ()  # simulated tasks, and the episodes of each
-    viewing: int = 0  # steps in which a baby learns views from any pose, of mazes and tables; 0: it learns none
     rivals: tuple[str, ...] = ()  # other recipes, trained alike on the same and asked the same
     suite: str = "demo"
     with_films: str = "demo-films"  # the suite, where films, or recordings with depth, were given
@@ -74,7 +73,7 @@ class Scale:
     n: int | None = None  # episodes for each question, in place of the suite's number
 
 
-FULL = Scale(viewing=150)
+FULL = Scale()
 
 
 @dataclass(frozen=True)
@@ -148,10 +147,7 @@ def demo(request: Request, bars: Bars, scale: Scale | None = None) -> tuple[dict
 def _trained(name: str, stores: Sequence[Store], run: Path, seed: int, scale: Scale, bars: Bars) -> Path:
     """The checkpoint of a run, begun or gone on with; a finished one is left as it is."""
     resume = (run / "recipe.json").is_file()
-    settings = scale.settings
-    if isinstance(settings, BabySettings):
-        settings = replace(settings, spatial=replace(settings.spatial, steps=scale.viewing))
-    return train(name, stores, run, seed, bars, settings=settings, resume=resume)
+    return train(name, stores, run, seed, bars, settings=scale.settings, resume=resume)
 
 
 def clear(out: Path) -> None:

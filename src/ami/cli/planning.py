@@ -25,7 +25,6 @@ from ami.models import checkpoint
 from ami.planning.anytime import Anytime
 from ami.planning.costs import DOUBTED, Doubt, GoalDistance, StepsToGo, Unsure
 from ami.planning.landmarks import Landmarks, StepsThrough
-from ami.planning.proposed import Proposed
 from ami.planning.sampling import SamplingPlanner
 from ami.types import Clip, Plan, WorldModel
 from ami.worlds import rooms
@@ -134,8 +133,9 @@ def _search(
             cost = cost if known is None else StepsThrough.to(wanted, known)
             guess = model.propose(belief, wanted, horizon)
         spent = 1000 * (time.perf_counter() - began)
-        planner = search if budget_ms is None else Anytime(search, max(budget_ms - spent, 0.0))
-        planner = Proposed(wanted) if body in model.imitates else planner
+        # No search is better than what who imitates proposes; a budget of nothing leaves that.
+        left = 0.0 if body in model.imitates else None if budget_ms is None else max(budget_ms - spent, 0.0)
+        planner = search if left is None else Anytime(search, left)
         generators = [torch.Generator().manual_seed(seed)]
         made = planner.plan(
             model,

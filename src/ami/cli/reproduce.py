@@ -28,10 +28,12 @@ _WALLS: dict[str, Any] = {"world": "two-rooms/wall", "episodes": 1500, "steps": 
 _DOORS = {**_WALLS, "world": "two-rooms/door", "episodes": 1000}
 _REVISITED = {**_WALLS, "world": "two-rooms/revisited", "episodes": 3000}  # two of each layout; some have no door
 _TASKS = (("push-t", 400), ("reacher", 200), ("point-maze", 300), ("cube", 160))
-# What remembers, by itself: the parts that explore and expect, without those that act and watch.
-_HOLDS = replace(SETTINGS["baby"], physics=replace(PHYSICS, steps=800), places=PLACES)
+# What remembers, by itself: the parts that explore and expect, without those that act, watch and view.
+_HOLDS = replace(
+    SETTINGS["baby"], physics=replace(PHYSICS, steps=800), places=PLACES, spatial=replace(SPATIAL, steps=0)
+)
 
-_ROOMS = replace(demo.FULL, drawn=0, physics=0, mazes=0, viewing=0)
+_ROOMS = replace(demo.FULL, drawn=0, physics=0, mazes=0)
 _NOTHING = replace(_ROOMS, episodes=0)
 
 CAPABILITIES = {

@@ -14,7 +14,7 @@ from ami.types import Clip
 Ranges = Callable[[int], Sequence[tuple[int, int]]]  # of an episode's length: (first, end) of each, in frames
 
 
-class Ranged(Over):
+class Ranged(Over[Store]):
     """The windows of a store that lie wholly within what ``ranges`` allows.
 
     Sampled like any other (:class:`ami.data.loader.Source`), and nothing is copied.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -19,10 +20,13 @@ _SHIFT = 4  # px at most (Kostrikov et al. 2020, "Image augmentation is all you 
 _LIGHT = 0.25  # gain of each colour at most this far from 1
 
 
-class Over:
-    """Something that stands for a store and shows it otherwise."""
+_Shown = TypeVar("_Shown", bound="Store | Over[Any]")
 
-    def __init__(self, store: Store) -> None:
+
+class Over(Generic[_Shown]):
+    """Something that stands for a store, or for what stands for one, and shows it otherwise."""
+
+    def __init__(self, store: _Shown) -> None:
         self.store = store
 
     @property
@@ -41,7 +45,7 @@ class Over:
         return self.store.episodes
 
 
-class Views(Over):
+class Views(Over[Store]):
     """A store in which every episode comes ``views`` times; view 0 is the recording itself.
 
     A view is one shift and one light for the whole episode, so what happens in it, and what was done, stays true. It

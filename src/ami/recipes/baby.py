@@ -169,9 +169,8 @@ def acting(name: str, stores: Mapping[str, Store], seed: int, settings: BabySett
     """
     if settings.precision == "auto":
         settings = replace(settings, precision=fast_precision())
-    train, held = {}, {}
-    for kind, store in stores.items():
-        train[kind], held[kind] = sides(store)
+    parted = {kind: sides(store) for kind, store in stores.items()}
+    train, held = ({kind: each[side] for kind, each in parted.items()} for side in (0, 1))
     able = tuple(kind for kind, store in stores.items() if _able(store, settings))
     reaches, unsure = able if settings.reach else (), able if settings.unsure else ()
     judges = tuple(kind for kind in reaches if _several(stores[kind], train[kind]))
@@ -181,42 +180,38 @@ def acting(name: str, stores: Mapping[str, Store], seed: int, settings: BabySett
     batches = _batches(shares, settings.batch, settings.small_batch)
     refine_batches = _batches(shares, settings.refine_batch, settings.small_refine_batch)
     reach_batches = _batches(shares, settings.reach_batch, settings.small_reach_batch)
-    short = settings.objective.rollout + settings.window
 
-    seen = {
-        kind: Views(store, settings.views) if _frames(store) < settings.enough else store
-        for kind, store in stores.items()
-    }
+    seen = {kind: _seen(store, settings) for kind, store in stores.items()}
     train = {kind: view.of(train[kind]) if isinstance(view := seen[kind], Views) else train[kind] for kind in stores}
-
     weights = {kind: max(share, settings.small_weight) for kind, share in shares.items()}
     displace = {kind: settings.displace for kind, view in seen.items() if isinstance(view, Views)}
 
     def pictures(model: JEPA) -> Loader:
-        return Loader(
-            [Source(store, settings.clip, batches[kind], episodes=train[kind]) for kind, store in seen.items()], seed
-        )
+        sources = [Source(store, settings.clip, batches[kind], episodes=train[kind]) for kind, store in seen.items()]
+        return Loader(sources, seed)
 
     @lru_cache(maxsize=1)  # after the first stage the encoder is frozen: both others learn from the same latents
     def perceived(model: JEPA) -> dict[str, PerceivedStore]:
         return {kind: PerceivedStore(store, model, train[kind]) for kind, store in seen.items()}
 
     def latents(model: JEPA) -> Loader:
+        short = settings.objective.rollout + settings.window
         return Loader([Source(store, short, refine_batches[kind]) for kind, store in perceived(model).items()], seed)
 
     def ways(model: JEPA) -> Loader:
         for kind in config.settled:
             model.settle(kind, _landmarks(perceived(model)[kind], config.landmarks))
         joined = replace(settings.ways, window=settings.window, fast=settings.precision == "bf16")
-
-        def ways_of(kind: str) -> WayStore | HindsightStore:
-            if kind in config.imitates:
-                return HindsightStore(perceived(model)[kind], joined.before, settings.ahead)
-            return WayStore(perceived(model)[kind], model, config.embodiments[kind], joined)
-
-        found = {kind: ways_of(kind) for kind in reaches}
+        found = {
+            kind: HindsightStore(seen, joined.before, settings.ahead)
+            if kind in config.imitates
+            else WayStore(seen, model, config.embodiments[kind], joined)
+            for kind, seen in perceived(model).items()
+            if kind in reaches
+        }
         return Loader([Source(each, joined.before + 2, reach_batches[kind]) for kind, each in found.items()], seed)
 
+    clips = gauge_clips(stores, held, settings.clip)
     return Recipe(
         name=name,
         settings=asdict(settings),
@@ -224,9 +219,7 @@ def acting(name: str, stores: Mapping[str, Store], seed: int, settings: BabySett
         seed=seed,
         build=lambda: _build(config, seed),
         left_out=left_out(stores, settings.clip),
-        stages=_stages(
-            config, settings, (pictures, latents, ways), weights, displace, gauge_clips(stores, held, settings.clip)
-        ),
+        stages=_stages(config, settings, (pictures, latents, ways), weights, displace, clips),
     )
 
 
@@ -331,6 +324,11 @@ def _paced(settings: BabySettings, config: JEPAConfig) -> BabySettings:
         refine_optimisation=slower(settings.refine_optimisation, heads),
         reach_optimisation=slower(settings.reach_optimisation, heads),
     )
+
+
+def _seen(store: Store, settings: BabySettings) -> Store | Views:
+    """Experience as it is trained on: of little, many views."""
+    return Views(store, settings.views) if _frames(store) < settings.enough else store
 
 
 def _able(store: Store, settings: BabySettings) -> bool:

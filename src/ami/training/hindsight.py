@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Int
 
-from ami.data.episodes import EpisodeInfo
+from ami.data.views import Over
 from ami.training.perceived import PerceivedStore
 from ami.types import Clip
 
 
-class HindsightStore:
+class HindsightStore(Over[PerceivedStore]):
     """Recorded moments with each of the moments soon after as their goal, in the form of :class:`WayStore`'s clips.
 
     Some moments, the start, the goal; the last action is the recorded one, and the goal comes as many steps later as it
@@ -23,17 +22,8 @@ class HindsightStore:
     """
 
     def __init__(self, store: PerceivedStore, before: int, ahead: int) -> None:
-        self.store, self.before, self.ahead = store, before, ahead
-
-    @property
-    def folder(self) -> Path:
-        """Where the episodes lie."""
-        return self.store.folder
-
-    @property
-    def episodes(self) -> tuple[EpisodeInfo, ...]:
-        """The episodes."""
-        return self.store.episodes
+        super().__init__(store)
+        self.before, self.ahead = before, ahead
 
     def windows(
         self, steps: int, frames_per_step: int = 1, episodes: Sequence[int] | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,12 +10,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ami import parallel
-from ami.data.episodes import EpisodeInfo, Store
-from ami.data.views import Views
+from ami.data.episodes import Store
+from ami.data.views import Over, Views
 from ami.types import Clip, WorldModel
 
 
-class PerceivedStore:
+class PerceivedStore(Over[Store | Views]):
     """A store whose clips hold latents in place of pictures. Sampled like any other (:class:`ami.data.loader.Source`).
 
     Latents of baby size are a thousandth of the pictures, so all are kept in memory.
@@ -26,7 +25,7 @@ class PerceivedStore:
     def __init__(self, store: Store | Views, model: WorldModel, episodes: Sequence[int]) -> None:
         training = model.training
         model.eval()
-        self.store = store
+        super().__init__(store)
         self._start: dict[int, int] = {}
         times, actions, latents, total = [], [], [], 0
         for episode in episodes:
@@ -41,16 +40,6 @@ class PerceivedStore:
         model.train(training)
         self._times, self._latents = torch.cat(times), torch.cat(latents)
         self._actions = torch.cat(actions) if actions else None
-
-    @property
-    def folder(self) -> Path:
-        """Where the store lies."""
-        return self.store.folder
-
-    @property
-    def episodes(self) -> tuple[EpisodeInfo, ...]:
-        """What the store holds."""
-        return self.store.episodes
 
     @property
     def perceived(self) -> tuple[int, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ami import parallel
-from ami.data.episodes import EpisodeInfo
+from ami.data.views import Over
 from ami.training.perceived import PerceivedStore
 from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
 
@@ -40,7 +39,7 @@ class WaySettings:
         return _BACK + self.window - 1
 
 
-class WayStore:
+class WayStore(Over[PerceivedStore]):
     """Shortest ways between the moments of each place, as clips: some moments, the start, the goal.
 
     A place is all walks that say so (:attr:`ami.data.episodes.EpisodeInfo.place`); what does not say is one by itself.
@@ -56,7 +55,8 @@ class WayStore:
 
     @torch.no_grad()
     def __init__(self, store: PerceivedStore, model: WorldModel, body: Embodiment, settings: WaySettings) -> None:
-        self.store, self.settings, self.body = store, settings, body
+        super().__init__(store)
+        self.settings, self.body = settings, body
         training = model.training
         model.eval()
         # By first walk: which of those that are held it belongs to, and its number there; -1 where it is none.
@@ -76,16 +76,6 @@ class WayStore:
             joined = (torch.cat(field).cpu() for field in zip(*map(_fields, parts), strict=True))
             self._held.append((lengths, _Connected(*joined)))
         model.train(training)
-
-    @property
-    def folder(self) -> Path:
-        """Where the walks lie."""
-        return self.store.folder
-
-    @property
-    def episodes(self) -> tuple[EpisodeInfo, ...]:
-        """The walks."""
-        return self.store.episodes
 
     def windows(
         self, steps: int, frames_per_step: int = 1, episodes: Sequence[int] | None = None
