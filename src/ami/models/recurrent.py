@@ -19,6 +19,7 @@ from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
 
 _CHUNK = 256  # pictures at a time
 _FLOOR = 0.05  # of a token's variance: an error is never expected to be so small that less would surprise
+_WARY = 3  # power of the second layer's gain: where something may stand before it, hardly anything is learned of it
 
 
 class RecurrentConfig(BaseModel):
@@ -117,13 +118,16 @@ class RecurrentJEPA(WorldModel):
         In each cell: the squared distance from what was imagined over the one that was expected, times the gain, and
         squared, for surprise is in a few cells. A blink is as unlikely as a miracle but corrects nothing: that is what
         Itti and Baldi 2009, "Bayesian surprise attracts human attention", count in place of how unlikely a step was.
+        As far as the picture shows a cell to be clear (the gain of the second layer), it should show what was behind:
+        so what went behind a screen is missed when it does not come out.
         """
         futures = self._imagine(belief, actions, future.steps)
         energies = []
         for step, (held, ahead, doubt) in enumerate(futures):
             grid = self._grid(future.values[:, step])
-            gain = torch.sigmoid(self.memory.gain(held, ahead, grid))[:, :1]
-            missed = (grid - ahead[:, : self.config.dim]).square().mean(1, keepdim=True)
+            gain, clear = torch.sigmoid(self.memory.gain(held, ahead, grid)).chunk(2, 1)
+            front, behind = ahead.chunk(2, 1)
+            missed = (grid - clear * behind - (1 - clear) * front).square().mean(1, keepdim=True)
             energies.append((gain * missed / (torch.exp(doubt) + _FLOOR)).square().mean((1, 2, 3)))
         return torch.stack(energies, 1)
 
@@ -159,8 +163,8 @@ class RecurrentJEPA(WorldModel):
         return self._look(begun, begun.now, grid, self._condition(name, None, grid))
 
     def _look(self, held: Held, expected: Grid, grid: Grid, condition: Tensor) -> Held:
-        gain = torch.sigmoid(self.memory.gain(held, expected, grid))
-        return self.memory.correct(held, expected, condition, grid, gain)
+        gain, clear = torch.sigmoid(self.memory.gain(held, expected, grid)).chunk(2, 1)
+        return self.memory.correct(held, expected, condition, grid, torch.cat([gain, clear**_WARY], 1))
 
     def _held(self, belief: Belief) -> Held:
         assert belief.recurrent is not None
