@@ -143,7 +143,7 @@ class RecurrentJEPA(WorldModel):
             for each, found in ((expected, ahead), (doubts, doubt), (gains, gain[:, -1:])):
                 each.append(_tokens(found))
             look = 1.0 if shown is None else shown[:, step, None, None, None].float()
-            held = self.memory.correct(held, ahead, condition, grid, look * torch.sigmoid(gain))
+            held = self.memory.correct(held, ahead, condition, grid, look * self._gains(gain))
         return Lived(torch.stack(expected, 1), torch.stack(doubts, 1)[..., 0], torch.stack(gains, 1)[..., 0])
 
     def _imagine(self, belief: Belief, actions: Tensor | None, horizon: int) -> list[tuple[Held, Grid, Grid]]:
@@ -163,8 +163,12 @@ class RecurrentJEPA(WorldModel):
         return self._look(begun, begun.now, grid, self._condition(name, None, grid))
 
     def _look(self, held: Held, expected: Grid, grid: Grid, condition: Tensor) -> Held:
-        gain, clear = torch.sigmoid(self.memory.gain(held, expected, grid)).chunk(2, 1)
-        return self.memory.correct(held, expected, condition, grid, torch.cat([gain, clear**_WARY], 1))
+        return self.memory.correct(held, expected, condition, grid, self._gains(self.memory.gain(held, expected, grid)))
+
+    def _gains(self, told: Grid) -> Grid:
+        """What each layer is corrected by. Having learned, the second trusts a view only where it is quite clear."""
+        gain, clear = torch.sigmoid(told).chunk(2, 1)
+        return torch.cat([gain, clear if self.training else clear**_WARY], 1)
 
     def _held(self, belief: Belief) -> Held:
         assert belief.recurrent is not None

@@ -75,7 +75,7 @@ class Retention(Objective):
         counts = happening(seen.values, weigh.floor) * (1 + (weigh.acts - 1) * acts[..., None])
         changes = (seen.values - seen.values[:, other]).flatten(0, 2)
         return {
-            "told": weigh.told * told_apart(front, now, acts, weigh.warmth),
+            "told": weigh.told * sum(told_apart(each, now, acts, weigh.warmth) for each in (front, behind)),
             "prediction": weigh.prediction * (error * counts).mean(),
             "behind": weigh.behind * (error_behind * counts).mean(),
             "doubt": weigh.doubt * (doubt - (error.detach() + 1e-4).log()).square().mean(),
