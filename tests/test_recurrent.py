@@ -51,6 +51,36 @@ def test_living_through_a_film_expects_what_a_belief_at_each_step_predicts(clip:
     torch.testing.assert_close(expected[:, 3, :, : made.config.dim], ahead.values[:, 0])
 
 
+def test_surprise_asks_what_is_behind_where_the_view_is_clear_and_what_shows_where_it_is_not(
+    clip: Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, dim = model(), 32
+    with torch.no_grad():
+        seen = made.encode(clip.between(0, 5))
+        belief = made.believe(None, seen.between(0, 4), None, BODY.name)
+        expected = made.live(seen, None, BODY.name).expected[:, 3]
+        assert not torch.allclose(expected[..., :dim], expected[..., dim:], atol=0.1)
+        for clear, layer in ((30.0, expected[..., dim:]), (-30.0, expected[..., :dim])):
+            told = torch.tensor([30.0, clear])[:, None, None].expand(len(clip), 2, made.side, made.side)
+            with monkeypatch.context() as patch:
+                patch.setattr(made.memory, "gain", lambda *grids, told=told: told)
+                none, whole = (
+                    made.energy(belief, None, Latent(each[:, None], seen.times[:, 4:5]))
+                    for each in (layer, seen.values[:, 4])
+                )
+            torch.testing.assert_close(none, torch.zeros_like(none))
+            assert (whole > 1e3 * none).all()
+
+
+def test_what_is_behind_a_screen_is_looked_away_less_once_a_model_has_learned(clip: Clip) -> None:
+    made = model()
+    told = torch.zeros(1, 2, made.side, made.side)
+    learned, learning = made.eval()._gains(told), made.train()._gains(told)
+    assert learning.unique().tolist() == [0.5]
+    assert learned[:, 0].unique().tolist() == [0.5]
+    assert learned[:, 1].unique().tolist() == [0.125]
+
+
 def test_what_is_not_shown_is_not_looked_at(clip: Clip) -> None:
     made, short = model(), clip.between(0, 6)
     shown = torch.ones(4, 6, dtype=torch.bool)

@@ -55,7 +55,7 @@ class Retention(Objective):
         self.settings = settings or RetentionSettings()
 
     def losses(self, model: WorldModel, clip: Clip, generator: torch.Generator) -> dict[str, Tensor]:
-        """``told`` (nats an act below knowing nothing), ``prediction``, ``behind``, ``doubt``, and of changes two."""
+        """``told`` (nats an act below knowing nothing, by each layer), ``prediction``, ``behind``, ``doubt``, two of changes."""
         assert isinstance(model, RecurrentJEPA)
         weigh = self.settings
         if clip.actions is None:
@@ -74,8 +74,10 @@ class Retention(Objective):
         error, error_behind = ((each - now.detach()).square().mean(-1) for each in (front, behind))
         counts = happening(seen.values, weigh.floor) * (1 + (weigh.acts - 1) * acts[..., None])
         changes = (seen.values - seen.values[:, other]).flatten(0, 2)
+        # By each layer: surprise asks the one or the other.
+        told = told_apart(front, now, acts, weigh.warmth) + told_apart(behind, now, acts, weigh.warmth)
         return {
-            "told": weigh.told * sum(told_apart(each, now, acts, weigh.warmth) for each in (front, behind)),
+            "told": weigh.told * told,
             "prediction": weigh.prediction * (error * counts).mean(),
             "behind": weigh.behind * (error_behind * counts).mean(),
             "doubt": weigh.doubt * (doubt - (error.detach() + 1e-4).log()).square().mean(),
