@@ -55,7 +55,7 @@ class Retention(Objective):
         self.settings = settings or RetentionSettings()
 
     def losses(self, model: WorldModel, clip: Clip, generator: torch.Generator) -> dict[str, Tensor]:
-        """``told`` (nats an act below knowing nothing, by both layers), ``prediction``, ``behind``, ``doubt``, and more."""
+        """``told`` (nats an act, of both layers), ``prediction``, ``behind``, ``doubt``, and of changes two."""
         assert isinstance(model, RecurrentJEPA)
         weigh = self.settings
         if clip.actions is None:
