@@ -33,6 +33,7 @@ class RecurrentConfig(BaseModel):
     dim: int = Field(32, ge=2, description="numbers in a token")
     memory: int = Field(64, ge=2, description="numbers held in each cell, out of sight")
     width: int = Field(128, ge=8, description="of the layers of the memory")
+    screened: tuple[str, ...] = Field((), description="embodiments whose films taught it what a screen is")
 
 
 class Lived(NamedTuple):
@@ -98,7 +99,7 @@ class RecurrentJEPA(WorldModel):
                 continue
             condition = self._condition(name, None if actions is None else actions[:, done], grid)
             done += 1
-            held = self._look(held, self.memory.expect(held, condition)[0], grid, condition)
+            held = self._look(held, self.memory.expect(held, condition)[0], grid, condition, name)
         assert held is not None
         last = Latent(seen.values[:, -1:], seen.times[:, -1:])
         return Belief(name, last, recurrent=torch.cat([_tokens(held.memory), _tokens(held.now)], -1))
@@ -143,7 +144,7 @@ class RecurrentJEPA(WorldModel):
             for each, found in ((expected, ahead), (doubts, doubt), (gains, gain[:, -1:])):
                 each.append(_tokens(found))
             look = 1.0 if shown is None else shown[:, step, None, None, None].float()
-            held = self.memory.correct(held, ahead, condition, grid, look * self._gains(gain))
+            held = self.memory.correct(held, ahead, condition, grid, look * self._gains(gain, embodiment))
         return Lived(torch.stack(expected, 1), torch.stack(doubts, 1)[..., 0], torch.stack(gains, 1)[..., 0])
 
     def _imagine(self, belief: Belief, actions: Tensor | None, horizon: int) -> list[tuple[Held, Grid, Grid]]:
@@ -160,15 +161,17 @@ class RecurrentJEPA(WorldModel):
     def _first(self, grid: Grid, name: str) -> Held:
         """After the first picture, which nobody could expect."""
         begun = self.memory.begin(grid)
-        return self._look(begun, begun.now, grid, self._condition(name, None, grid))
+        return self._look(begun, begun.now, grid, self._condition(name, None, grid), name)
 
-    def _look(self, held: Held, expected: Grid, grid: Grid, condition: Tensor) -> Held:
-        return self.memory.correct(held, expected, condition, grid, self._gains(self.memory.gain(held, expected, grid)))
+    def _look(self, held: Held, expected: Grid, grid: Grid, condition: Tensor, name: str) -> Held:
+        gain = self._gains(self.memory.gain(held, expected, grid), name)
+        return self.memory.correct(held, expected, condition, grid, gain)
 
-    def _gains(self, told: Grid) -> Grid:
-        """What each layer is corrected by. Having learned, the second trusts a view only where it is quite clear."""
+    def _gains(self, told: Grid, name: str) -> Grid:
+        """What each layer is corrected by. Who knows screens learns what is behind only where the view is quite clear."""
         gain, clear = torch.sigmoid(told).chunk(2, 1)
-        return torch.cat([gain, clear if self.training else clear**_WARY], 1)
+        wary = name in self.config.screened and not self.training
+        return torch.cat([gain, clear**_WARY if wary else clear], 1)
 
     def _held(self, belief: Belief) -> Held:
         assert belief.recurrent is not None

@@ -48,7 +48,8 @@ def physics(stores: Sequence[Store], seed: int = 0, settings: PhysicsSettings = 
     retention = replace(settings.retention, precision=precision)
     retains = [name for name in found if name in settings.retains]
     split = parted(found)
-    config = sized(split.bodies, settings.size, settings.picture)
+    screened = tuple(name for name in found if name not in retains)
+    config = sized(split.bodies, settings.size, settings.picture).model_copy(update={"screened": screened})
 
     def source(name: str) -> Source:
         shape = (
