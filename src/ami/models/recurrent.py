@@ -168,7 +168,7 @@ class RecurrentJEPA(WorldModel):
         return self.memory.correct(held, expected, condition, grid, gain)
 
     def _gains(self, told: Grid, name: str) -> Grid:
-        """What each layer is corrected by. Who knows screens learns what is behind only where the view is quite clear."""
+        """What each layer is corrected by; who knows screens looks behind only where the view is quite clear."""
         gain, clear = torch.sigmoid(told).chunk(2, 1)
         wary = name in self.config.screened and not self.training
         return torch.cat([gain, clear**_WARY if wary else clear], 1)
