@@ -33,7 +33,7 @@ class RecurrentConfig(BaseModel):
     dim: int = Field(32, ge=2, description="numbers in a token")
     memory: int = Field(64, ge=2, description="numbers held in each cell, out of sight")
     width: int = Field(128, ge=8, description="of the layers of the memory")
-    screened: tuple[str, ...] = Field((), description="embodiments whose films taught it what a screen is")
+    screened: tuple[str, ...] = Field(default=(), description="embodiments whose films taught it what a screen is")
 
 
 class Lived(NamedTuple):
