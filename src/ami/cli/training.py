@@ -20,12 +20,15 @@ from ami.recipes.films import VIDEO, FilmSettings
 from ami.recipes.objects import OBJECTS, ObjectSettings
 from ami.recipes.physics import PHYSICS, PhysicsSettings
 from ami.recipes.places import PLACES, PlacesSettings
+from ami.recipes.slots import SLOTS, SlotsSettings
 from ami.recipes.spatial import SPATIAL, SpatialSettings
 from ami.training.estimate import UTILISATION, Cluster
 from ami.training.run import Tick
 from ami.training.run import train as train_recipe
 
-Settings = BabySettings | FilmSettings | PhysicsSettings | ObjectSettings | PlacesSettings | SpatialSettings
+Settings = (
+    BabySettings | FilmSettings | PhysicsSettings | SlotsSettings | ObjectSettings | PlacesSettings | SpatialSettings
+)
 
 
 def settings_of(recipe: str, size: str | None = None, steps: int | None = None, picture: int | None = None) -> Settings:
@@ -37,6 +40,7 @@ def settings_of(recipe: str, size: str | None = None, steps: int | None = None, 
         **SETTINGS,
         "video": VIDEO,
         "physics": PHYSICS,
+        "slots": SLOTS,
         "objects": OBJECTS,
         "places": PLACES,
         **dict.fromkeys(("spatial", "spatial-colours", "spatial-shuffled"), SPATIAL),
@@ -59,6 +63,7 @@ def settings_of(recipe: str, size: str | None = None, steps: int | None = None, 
             settings,
             films=replace(settings.films, size=size),
             physics=replace(settings.physics, size=size),
+            slots=replace(settings.slots, size=size),
             places=replace(settings.places, size=size),
             spatial=replace(settings.spatial, size=size),
         )
@@ -78,6 +83,9 @@ def settings_of(recipe: str, size: str | None = None, steps: int | None = None, 
             unsure=fewer(settings.unsure),
             films=replace(settings.films, steps=fewer(settings.films.steps)),
             physics=replace(settings.physics, steps=fewer(settings.physics.steps)),
+            slots=replace(
+                settings.slots, notice=fewer(settings.slots.notice), steps=fewer(settings.slots.steps)
+            ),
             places=replace(settings.places, steps=fewer(settings.places.steps)),
             spatial=replace(settings.spatial, steps=fewer(settings.spatial.steps)),
         )

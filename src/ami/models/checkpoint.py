@@ -31,6 +31,7 @@ from ami.models.mind import Mind, MindConfig
 from ami.models.objects import ObjectModel, ObjectsConfig
 from ami.models.places import PlacesConfig, PlacesJEPA
 from ami.models.recurrent import RecurrentConfig, RecurrentJEPA
+from ami.models.slots import SlotConfig, SlotJEPA
 from ami.models.spatial import SpatialConfig, SpatialJEPA
 from ami.models.vjepa import VJEPA, VJEPAConfig
 from ami.types import LeftOut, WorldModel
@@ -45,6 +46,7 @@ MODELS: Kinds = {
     "jepa": (JEPAConfig, JEPA),
     "vjepa": (VJEPAConfig, VJEPA),
     "recurrent": (RecurrentConfig, RecurrentJEPA),
+    "slots": (SlotConfig, SlotJEPA),
     "places": (PlacesConfig, PlacesJEPA),
     "mind": (MindConfig, Mind),
     "objects": (ObjectsConfig, ObjectModel),

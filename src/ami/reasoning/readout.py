@@ -34,12 +34,21 @@ class Readout:
 def fit_readout(
     features: Float[Tensor, "n feature"], truth: Float[Tensor, "n quantity"], penalty: float = 1e-3
 ) -> Readout:
-    """Ridge regression in closed form; ``penalty`` is relative to the features' mean square. The constant is free."""
-    x = _with_constant(features.double())
-    gram = x.T @ x / len(x)
-    ridge = (penalty * gram.diagonal()[:-1].mean()).clamp_min(1e-12).repeat(len(gram))
-    ridge[-1] = 0.0
-    return Readout(torch.linalg.solve(gram + ridge.diag(), x.T @ truth.double() / len(x)).to(features.dtype))
+    """Ridge regression in closed form; ``penalty`` is relative to the features' mean square. The constant is free.
+
+    Of more features than rows it is solved in the rows (its dual form), which is as exact and does not cube them.
+    """
+    x, wanted = features.double(), truth.double()
+    ridge = (penalty * x.square().mean()).clamp_min(1e-12)
+    middle, level = x.mean(0), wanted.mean(0)
+    x, wanted = x - middle, wanted - level
+    if x.shape[1] > len(x):
+        dual = x @ x.T / len(x)
+        weight = x.T @ torch.linalg.solve(dual + ridge * torch.eye(len(x)).to(dual), wanted) / len(x)
+    else:
+        gram = x.T @ x / len(x)
+        weight = torch.linalg.solve(gram + ridge * torch.eye(len(gram)).to(gram), x.T @ wanted / len(x))
+    return Readout(torch.cat([weight, (level - middle @ weight)[None]]).to(features.dtype))
 
 
 def with_products(features: Float[Tensor, "*n feature"]) -> Float[Tensor, "*n more"]:

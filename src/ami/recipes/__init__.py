@@ -7,6 +7,7 @@ from ami.recipes.films import video
 from ami.recipes.objects import objects
 from ami.recipes.physics import physics
 from ami.recipes.places import places
+from ami.recipes.slots import slots
 from ami.recipes.spatial import spatial, spatial_colours, spatial_shuffled
 from ami.training.run import Recipe
 
@@ -16,6 +17,7 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
     "bridge": bridge,
     "tasks": tasks,
     "physics": physics,
+    "slots": slots,
     "objects": objects,
     "places": places,
     "spatial": spatial,
