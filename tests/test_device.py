@@ -13,6 +13,7 @@ from ami.cli.training import settings_of
 from ami.models import checkpoint
 from ami.recipes import RECIPES
 from ami.recipes.physics import PhysicsSettings
+from ami.recipes.slots import SlotsSettings
 from ami.recipes.places import PlacesSettings
 from ami.recipes.spatial import SpatialSettings
 from ami.training.run import Recipe, Tick, read_metrics, train
@@ -23,6 +24,7 @@ MADE = {
     "baby": (rooms_store, replace(TINY, enough=100, reach=2, reach_batch=8)),
     "video": (film_store, TINY.films),
     "physics": (life_store, PhysicsSettings(steps=2, batch=2, precision="fp32")),
+    "slots": (life_store, SlotsSettings(notice=2, notice_batch=2, steps=2, batch=2, precision="fp32")),
     "retention": (game_store, PhysicsSettings(steps=2, batch=2, retained_batch=2, precision="fp32")),
     "tiny video": (film_store, replace(settings_of("video", "tiny", 2), picture=64, batch=2, precision="fp32")),
     "places": (maze_store, PlacesSettings(steps=2, batch=2, clip=12, precision="fp32")),

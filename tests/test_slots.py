@@ -1,6 +1,5 @@
 """A slot JEPA: how it finds things, follows them, holds what is hidden, and is taught."""
 
-import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 from tiny_stores import life_store
+from torch.nn import functional
 
 from ami.models import checkpoint, contract
 from ami.models.slots import SlotConfig, SlotJEPA, sized
-from ami.nn.slots import KEPT, SlotMemory, Slots
+from ami.nn.slots import CELL, KEPT, SlotMemory, Slots, SlotStem
 from ami.objectives.slots import Following, Noticing, SlotSettings, moving
 from ami.recipes.slots import SlotsSettings, slots
 from ami.training.run import train
@@ -32,26 +32,26 @@ def clip() -> Clip:
     return Clip(BODY.name, times, pictures, actions=torch.from_numpy(gusts).float())
 
 
-@pytest.fixture(scope="module")
-def noticed(clip: Clip) -> SlotJEPA:
-    """Who has learned to notice what moves in these films, and is no longer sure that everything goes straight on."""
+class Vivid(SlotStem):
+    """A stem that need not learn: what is of a strong colour is a thing, and nothing stands before it."""
+
+    def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        _, numbers = super().forward(pictures)
+        cells = functional.avg_pool2d(pictures.float(), CELL)
+        strong = (cells.amax(1, keepdim=True) - cells.amin(1, keepdim=True) - 100) / 10
+        return torch.cat([strong, torch.full_like(strong, -20.0)], 1), numbers
+
+
+@pytest.fixture
+def made() -> SlotJEPA:
+    """Who sees things, and is no longer sure that everything goes straight on."""
     torch.manual_seed(0)
-    made, objective = SlotJEPA(sized({BODY.name: BODY})), Noticing()
-    optimiser, generator = torch.optim.AdamW(made.stem.parameters(), 5e-3), torch.Generator().manual_seed(0)
-    for _ in range(80):
-        torch.stack(list(objective.losses(made, clip.between(4, 12), generator).values())).sum().backward()
-        optimiser.step()
-        optimiser.zero_grad()
+    made = SlotJEPA(sized({BODY.name: BODY}))
+    made.stem = Vivid(made.config.stem)
     with torch.no_grad():
         for parameter in made.memory.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
     return made.eval()
-
-
-@pytest.fixture
-def made(noticed: SlotJEPA) -> SlotJEPA:
-    """A copy."""
-    return copy.deepcopy(noticed)
 
 
 def memory() -> SlotMemory:
@@ -192,7 +192,9 @@ def test_what_moves_is_a_thing_and_a_still_ground_is_none() -> None:
     ground = torch.randint(90, 150, (1, 1, 1, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     video = ground.repeat(1, 12, 1, 1, 1, 1)
     for step in range(12):
-        video[0, step, 0, :, 20:30, 4 * step : 4 * step + 10] = torch.tensor([250, 10, 10], dtype=torch.uint8)[:, None, None]
+        video[0, step, 0, :, 20:30, 4 * step : 4 * step + 10] = torch.tensor([250, 10, 10], dtype=torch.uint8)[
+            :, None, None
+        ]
     video[0, 5] = 128
     things, known, blank = moving(video, 8.0, 24.0)
     assert blank[0].tolist() == [step == 5 for step in range(12)]
@@ -205,6 +207,7 @@ def test_what_moves_is_a_thing_and_a_still_ground_is_none() -> None:
 
 
 def test_noticing_teaches_the_stem_and_following_what_comes_after(made: SlotJEPA, clip: Clip) -> None:
+    made.stem = SlotStem(made.config.stem)
     made.train()
     for objective, taught in ((Noticing(), {"stem"}), (Following(), {"around", "memory", "doors"})):
         made.zero_grad()
@@ -252,5 +255,6 @@ def test_the_recipe_notices_then_follows_and_its_checkpoint_is_the_same_model(tm
     assert [stage.name for stage in slots([store], 0, settings).stages] == ["notice", "follow"]
     alone = checkpoint.load(train(slots([store], 0, replace(settings, steps=1)), tmp_path / "less"))
     assert isinstance(alone, SlotJEPA)
-    assert checkpoint.digest(made.stem) == checkpoint.digest(alone.stem), "what sees is frozen while things are followed"
-    assert checkpoint.digest(made.memory) != checkpoint.digest(alone.memory)
+    one, other = made.state_dict(), alone.state_dict()
+    changed = {name.split(".")[0] for name in one if not torch.equal(one[name], other[name])}
+    assert changed == {"around", "memory", "doors"}, "what sees is frozen while things are followed"

@@ -83,9 +83,7 @@ def settings_of(recipe: str, size: str | None = None, steps: int | None = None, 
             unsure=fewer(settings.unsure),
             films=replace(settings.films, steps=fewer(settings.films.steps)),
             physics=replace(settings.physics, steps=fewer(settings.physics.steps)),
-            slots=replace(
-                settings.slots, notice=fewer(settings.slots.notice), steps=fewer(settings.slots.steps)
-            ),
+            slots=replace(settings.slots, notice=fewer(settings.slots.notice), steps=fewer(settings.slots.steps)),
             places=replace(settings.places, steps=fewer(settings.places.steps)),
             spatial=replace(settings.spatial, steps=fewer(settings.spatial.steps)),
         )

@@ -28,7 +28,7 @@ class SlotConfig(BaseModel):
 
     embodiments: dict[str, Embodiment]
     picture: int = Field(64, ge=32, multiple_of=4, description="px on a side")
-    slots: int = Field(6, ge=1, description="things that can be held at once")
+    slots: int = Field(5, ge=1, description="things that can be held at once")
     stem: int = Field(32, ge=8, multiple_of=2, description="width of the layers that see")
     around: int = Field(12, ge=2, description="numbers of a cell that tell a thing what is around it")
     memory: int = Field(64, ge=8, description="numbers held of a thing beside place, pace and looks")
@@ -160,6 +160,7 @@ class SlotJEPA(WorldModel):
         colours = functional.avg_pool2d(pictures.float(), CELL) / 127.5 - 1
         beside = torch.cat([numbers / 4 * (1 - covered), covered, things, colours], 1)
         around = self.around(beside.contiguous(memory_format=torch.channels_last)).float()
+        around = around * (1 - functional.max_pool2d(covered, 5, 1, 2))  # the rim of what covers looks like a wall
         return torch.cat([things, things * colours, covered, around], 1)
 
     def _imagine(self, belief: Belief, actions: Tensor | None, horizon: int) -> list[tuple[Maps, Maps]]:

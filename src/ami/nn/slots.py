@@ -23,6 +23,7 @@ _FARTHEST = 6.0  # cells that a look can correct
 _FASTEST = 4.0  # cells per step
 _RINGS = (3.0, 5.0, 8.0)  # cells from its middle at which a thing feels what is around it
 _OPEN, _FOUND, _PATIENCE = 0.75, 0.3, 2  # shares that are to be seen, and are; looks in vain after which it is gone
+_SURE = -5.0  # logarithm of the squared error of a cell that is expected to begin with
 _BEFORE, _FIRST = 1, 4  # things that may be new in a picture, and in the first
 
 Maps = Float[Tensor, "batch number row column"]
@@ -47,9 +48,7 @@ class Slots(NamedTuple):
     def flat(self) -> Float[Tensor, "batch slot number"]:
         """All numbers of a slot in a row."""
         each = self.there, self.looks, self.missed
-        return torch.cat(
-            [self.place, self.pace, self.memory, *(n[..., None] for n in each), self.view.flatten(2)], -1
-        )
+        return torch.cat([self.place, self.pace, self.memory, *(n[..., None] for n in each), self.view.flatten(2)], -1)
 
     @classmethod
     def of(cls, flat: Float[Tensor, "batch slot number"]) -> Slots:
@@ -144,6 +143,7 @@ class SlotMemory(nn.Module):
             nn.Conv2d(KEPT + 4, 24, 3, 1, 1), nn.ReLU(), nn.Conv2d(24, 24, 3, 1, 2, dilation=2), nn.ReLU()
         )
         self.doubt = nn.Conv2d(24, 1, 1)
+        nn.init.constant_(self.doubt.bias, _SURE)
 
     def begin(self, rows: int, like: Tensor) -> Slots:
         """Nobody is there yet."""

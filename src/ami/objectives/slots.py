@@ -28,6 +28,7 @@ class SlotSettings:
     near: float = 0.3  # cells: distances below count by their square, above as they are
     unsure: float = 0.05  # likelihood of the distance from where a thing was expected; it teaches nothing else
     doubt: float = 0.02  # likelihood of what the picture shows; it teaches nothing else
+    lost: float = 6.0  # cells: who is farther off than that is somebody else
     settled: int = 2  # looks after which a thing can be expected
     precision: Literal["fp32", "bf16"] = "fp32"
 
@@ -92,8 +93,8 @@ class Following(Objective):
             truth = model.follow(whole, clip.actions, clip.embodiment)
         found = model.follow(seen, clip.actions, clip.embodiment)
         target, counts = _theirs(found, truth)
-        counts = counts * (found.looks >= weigh.settled)
         far = (found.place - target).square().sum(-1)
+        counts = counts * (found.looks >= weigh.settled) * (far.detach() < weigh.lost**2)
         distance = ((far + weigh.near**2).sqrt() - weigh.near) * counts
         unlikely = (found.unsure + far.detach().clamp_max(25) / 2 / found.unsure.exp()) * counts
         error = _error(model, found, seen)
@@ -137,7 +138,7 @@ def _theirs(found: Followed, truth: Followed) -> tuple[Float[Tensor, "batch time
     same = found.place.new_zeros(*found.there[:, 0].shape, truth.there.shape[2])
     targets, counts = [], []
     for step in range(found.place.shape[1]):
-        same = same * found.old[:, step, :, None]
+        same = same * found.old[:, step, :, None] * truth.old[:, step, None]
         apart = (found.looked[:, step, :, None] - truth.looked[:, step, None]).norm(dim=-1)
         apart = apart + 99 * (1 - truth.told[:, step, None])
         near, which = apart.min(2)

@@ -25,11 +25,12 @@ class SlotsSettings:
     precision: str = "auto"  # while it trains: "fp32", "bf16", or "auto": what this machine does fast
     notice: int = 400  # steps of the first stage: what in a picture is a thing
     notice_batch: int = 8  # clips
-    steps: int = 750  # of the second: how things go on, with what sees them frozen
+    steps: int = 1050  # of the second: how things go on, with what sees them frozen
     clip: int = 24  # steps in a training clip
-    batch: int = 16  # clips
+    batch: int = 12  # clips
     objective: SlotSettings = field(default_factory=SlotSettings)
-    optimisation: Optimisation = field(default_factory=lambda: Optimisation(rate=3e-3, warmup=50))
+    notice_optimisation: Optimisation = field(default_factory=lambda: Optimisation(rate=3e-3, warmup=30))
+    optimisation: Optimisation = field(default_factory=lambda: Optimisation(rate=2e-3, warmup=50))
 
 
 SLOTS = SlotsSettings()
@@ -57,7 +58,7 @@ def slots(stores: Sequence[Store], seed: int = 0, settings: SlotsSettings = SLOT
         settings.notice,
         lambda model: Noticing(objective),
         lambda model: loader(settings.notice_batch),
-        settings.optimisation,
+        settings.notice_optimisation,
         frozen=("around", "memory", "doors"),
         gauge_clips=clips,
     )
