@@ -13,8 +13,8 @@ from ami.cli.training import settings_of
 from ami.models import checkpoint
 from ami.recipes import RECIPES
 from ami.recipes.physics import PhysicsSettings
-from ami.recipes.slots import SlotsSettings
 from ami.recipes.places import PlacesSettings
+from ami.recipes.slots import SlotsSettings
 from ami.recipes.spatial import SpatialSettings
 from ami.training.run import Recipe, Tick, read_metrics, train
 from elsewhere import GPU, Elsewhere, put

@@ -29,8 +29,8 @@ from ami.recipes.baby import BabySettings, baby, bridge, tasks
 from ami.recipes.common import by_embodiment, gauge_clips, measured, sides
 from ami.recipes.films import DRAWN, RECORDED, VIDEO, FilmSettings, resolved, video
 from ami.recipes.physics import PhysicsSettings, physics
-from ami.recipes.slots import SlotsSettings, slots
 from ami.recipes.places import PlacesSettings, places
+from ami.recipes.slots import SlotsSettings, slots
 from ami.recipes.spatial import SpatialSettings, spatial
 from ami.training.run import Tick, read_metrics, train
 from ami.types import Embodiment, LeftOut

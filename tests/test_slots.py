@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_stores import life_store
 from torch.nn import functional
 
 from ami.models import checkpoint, contract
@@ -17,6 +16,7 @@ from ami.recipes.slots import SlotsSettings, slots
 from ami.training.run import train
 from ami.types import Belief, Clip, Latent
 from ami.worlds.violations import EMBODIMENT, experience
+from tiny_stores import life_store
 
 BODY = replace(EMBODIMENT, action_mean=(0.0, 0.0), action_std=(0.2, 0.2))
 RED, BLUE = (0.9, -0.8, -0.8), (-0.8, -0.8, 0.9)

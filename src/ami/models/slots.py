@@ -28,12 +28,12 @@ class SlotConfig(BaseModel):
 
     embodiments: dict[str, Embodiment]
     picture: int = Field(64, ge=32, multiple_of=4, description="px on a side")
-    slots: int = Field(5, ge=1, description="things that can be held at once")
+    slots: int = Field(default=5, ge=1, description="things that can be held at once")
     stem: int = Field(32, ge=8, multiple_of=2, description="width of the layers that see")
     around: int = Field(12, ge=2, description="numbers of a cell that tell a thing what is around it")
     memory: int = Field(64, ge=8, description="numbers held of a thing beside place, pace and looks")
     width: int = Field(96, ge=8, description="of the layers that say how things go on")
-    acts: int = Field(8, ge=1, description="numbers that tell what is done")
+    acts: int = Field(default=8, ge=1, description="numbers that tell what is done")
 
 
 class Followed(NamedTuple):
@@ -54,9 +54,10 @@ class SlotJEPA(WorldModel):
     """Expect where things will be, look, be surprised, hold on to them.
 
     A latent is a map of 2 px cells: how much of a thing is in each and of what colour (4 numbers), whether something
-    stands before things there (1), and what a thing should know of it (the rest). ``Belief.recurrent`` is (batch, slots,
-    numbers): where each thing is, how fast it goes, what it is like, what was seen of it. What is expected is painted
-    from that, so energy is asked in the space of what is perceived. A belief of any length of film costs the same.
+    stands before things there (1), and what a thing should know of it (the rest). ``Belief.recurrent`` is (batch,
+    slots, numbers): where each thing is, how fast it goes, what it is like, what was seen of it. What is expected is
+    painted from that, so energy is asked in the space of what is perceived. A belief of any length of film costs the
+    same.
     """
 
     def __init__(self, config: SlotConfig) -> None:

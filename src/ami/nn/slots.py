@@ -1,4 +1,4 @@
-"""Things as slots: each is somewhere, goes somewhere, and looks like something; how they are seen and how they go on."""
+"""Things as slots: each is somewhere, goes somewhere and looks like something; how they are seen, and go on."""
 
 from __future__ import annotations
 
@@ -124,6 +124,10 @@ class SlotMemory(nn.Module):
     "Interaction networks"; Locatello et al. 2020, "Object-centric learning with slot attention".
     """
 
+    cells: Tensor
+    beside: Tensor
+    ring: Tensor
+
     def __init__(self, *, side: int, slots: int, around: int, memory: int, width: int, acts: int) -> None:
         super().__init__()
         self.side, self.slots, self.memory, self.acts = side, slots, memory, acts
@@ -143,7 +147,7 @@ class SlotMemory(nn.Module):
             nn.Conv2d(KEPT + 4, 24, 3, 1, 1), nn.ReLU(), nn.Conv2d(24, 24, 3, 1, 2, dilation=2), nn.ReLU()
         )
         self.doubt = nn.Conv2d(24, 1, 1)
-        nn.init.constant_(self.doubt.bias, _SURE)
+        self.doubt.bias = nn.Parameter(torch.full((1,), _SURE))
 
     def begin(self, rows: int, like: Tensor) -> Slots:
         """Nobody is there yet."""

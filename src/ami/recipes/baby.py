@@ -114,7 +114,7 @@ def baby(stores: Sequence[Store], seed: int = 0, settings: BabySettings | None =
     """One model for all the experience it is given: parts of it learn to act, watch, expect, follow, explore and view.
 
     Who acts is learned by the first; films that nobody acts in are watched by the second; those named in ``lives`` are
-    lived through step by step by the third, and the things in those named in ``followed`` are followed by the fourth; of
+    lived through step by step by the third; the things in those named in ``followed`` are followed by the fourth; of
     those named in ``walks`` the fifth learns what is where; and all that ``cameras`` names, walks among them, the sixth
     sees as one camera that is moved.
     """
@@ -142,7 +142,8 @@ def baby(stores: Sequence[Store], seed: int = 0, settings: BabySettings | None =
         parts["viewing"] = partial(spatial, viewed, seed, settings.spatial)
     if len(parts) == 1 and not bodies:
         raise ValueError(
-            f"nobody acts in {stores[0].folder}; the recipes 'video', 'physics', 'slots', 'places' and 'spatial' do without"
+            f"nobody acts in {stores[0].folder}; "
+            "the recipes 'video', 'physics', 'slots', 'places' and 'spatial' do without"
         )
     if len(parts) == 1:
         return parts["acting"]()
