@@ -25,7 +25,7 @@ class SlotsSettings:
     precision: str = "auto"  # while it trains: "fp32", "bf16", or "auto": what this machine does fast
     notice: int = 400  # steps of the first stage: what in a picture is a thing
     notice_batch: int = 8  # clips
-    steps: int = 1050  # of the second: how things go on, with what sees them frozen
+    steps: int = 900  # of the second: how things go on, with what sees them frozen
     clip: int = 24  # steps in a training clip
     batch: int = 12  # clips
     objective: SlotSettings = field(default_factory=SlotSettings)
