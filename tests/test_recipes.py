@@ -30,7 +30,6 @@ from ami.recipes.common import by_embodiment, gauge_clips, measured, sides
 from ami.recipes.films import DRAWN, RECORDED, VIDEO, FilmSettings, resolved, video
 from ami.recipes.physics import PhysicsSettings, physics
 from ami.recipes.places import PlacesSettings, places
-from ami.recipes.slots import SlotsSettings, slots
 from ami.recipes.spatial import SpatialSettings, spatial
 from ami.training.run import Tick, read_metrics, train
 from ami.types import Embodiment, LeftOut
@@ -173,19 +172,15 @@ def test_films_are_known_by_time_and_a_step_is_as_long_as_its_frames(films: Stor
 
 
 def test_what_is_lived_through_is_learned_as_if_alone(rooms: Store, films: Store, tmp_path: Path) -> None:
-    lived, games = life_store(tmp_path / "physics"), game_store(tmp_path / "cups")
-    alone = PhysicsSettings(steps=2, batch=2, retained_batch=2)
-    followed = SlotsSettings(notice=2, notice_batch=2, steps=2, batch=2)
-    settings = replace(TINY, physics=alone, slots=followed, films=replace(TINY.films, steps=2, batch=2))
-    mind = checkpoint.load(train(baby([rooms, films, lived, games], 0, settings), tmp_path / "mind"))
+    lived = life_store(tmp_path / "physics")
+    alone = PhysicsSettings(steps=2, batch=2)
+    settings = replace(TINY, physics=alone, films=replace(TINY.films, steps=2, batch=2))
+    mind = checkpoint.load(train(baby([rooms, films, lived], 0, settings), tmp_path / "mind"))
     assert isinstance(mind, Mind)
-    assert set(mind.lives) == {"cups", "physics"}
+    assert mind.lives == ("physics",)
     assert mind.expecting is not None
-    assert mind.following is not None
-    specialist = checkpoint.load(train(physics([games], 0, alone), tmp_path / "alone"))
+    specialist = checkpoint.load(train(physics([lived], 0, alone), tmp_path / "alone"))
     assert checkpoint.digest(mind.expecting) == checkpoint.digest(specialist)
-    follower = checkpoint.load(train(slots([lived], 0, followed), tmp_path / "follower"))
-    assert checkpoint.digest(mind.following) == checkpoint.digest(follower)
 
 
 def test_what_is_walked_through_is_learned_as_if_alone(rooms: Store, tmp_path: Path) -> None:
@@ -335,9 +330,7 @@ def test_mixtures_that_make_no_sense_are_refused(rooms: Store, films: Store, rob
         "both hold 'two-rooms'; collect into one store": lambda: baby([rooms, rooms]),
         "none was given; name at least one store": lambda: baby([]),
         "holds no episodes; collect or ingest some": lambda: baby([Store.create(tmp_path / "empty", WALKER)]),
-        "nobody acts in .*; the recipes 'video', 'physics', 'slots', 'places' and 'spatial' do without": lambda: baby(
-            [films]
-        ),
+        "nobody acts in .*; the recipes 'video', 'physics', 'slots', 'places' and 'spatial' do without": lambda: baby([films]),
         "there is no size 'giant'": lambda: baby([rooms], 0, BabySettings(size="giant")),
     }
     for sentence, mistake in mistakes.items():

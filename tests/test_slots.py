@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from ami.models import checkpoint, contract
 from ami.models.slots import SlotConfig, SlotJEPA, sized
-from ami.nn.slots import CELL, KEPT, SlotMemory, Slots, SlotStem
+from ami.nn.slots import CELL, KEPT, Ahead, SlotMemory, Slots, SlotStem
 from ami.objectives.slots import Following, Noticing, SlotSettings, moving
 from ami.recipes.slots import SlotsSettings, slots
 from ami.training.run import train
@@ -80,8 +80,8 @@ def followed(
     held, missed, past = made.first(pictures[0], covered), [], []
     for picture in pictures[1:]:
         past.append(held)
-        ahead = made.expect(held, around, acts)
-        painted, _ = made.paint(held, ahead)
+        ahead = made.expect(held, around, covered, acts)
+        painted = made.paint(held, ahead)
         missed.append(float(((picture - painted).square().sum(1, keepdim=True) * (1 - covered)).sum()))
         held, _ = made.look(held, ahead, picture, covered, acts)
     return held, missed, past
@@ -158,10 +158,13 @@ def test_following_a_film_expects_what_a_belief_at_each_step_predicts(made: Slot
     assert short.actions is not None
     with torch.no_grad():
         seen = made.encode(short)
-        painted = made.follow(seen, short.actions, BODY.name).painted
+        places = made.follow(seen, short.actions, BODY.name).place
         belief = made.believe(None, seen.between(0, 5), short.actions[:, :4], BODY.name)
         ahead = made.predict(belief, short.actions[:, 4:], 1)
-    torch.testing.assert_close(painted[:, 4].flatten(2).transpose(1, 2), ahead.values[:, 0, :, :KEPT])
+        assert belief.recurrent is not None
+        held = Slots.of(belief.recurrent)
+        painted = made.memory.paint(held, Ahead(places[:, 4], held.pace, held.memory, held.memory))
+    torch.testing.assert_close(painted.flatten(2).transpose(1, 2), ahead.values[:, 0, :, :KEPT])
 
 
 def test_energy_is_asked_where_nothing_stands_before_things(made: SlotJEPA, clip: Clip) -> None:

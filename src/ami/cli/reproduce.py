@@ -21,7 +21,6 @@ from ami.recipes.baby import DOOR, PLAN, SETTINGS
 from ami.recipes.films import VIDEO
 from ami.recipes.physics import PHYSICS
 from ami.recipes.places import PLACES
-from ami.recipes.slots import SLOTS
 from ami.recipes.spatial import SPATIAL
 from ami.types import Interval, Result
 
@@ -51,7 +50,7 @@ CAPABILITIES = {
     "wall": replace(_ROOMS, settings=PLAN, **_WALLS, suite="plan", with_films="plan"),
     "door": replace(_ROOMS, settings=DOOR, **_DOORS, suite="door", with_films="door"),
     "video": replace(_NOTHING, recipe="video", settings=VIDEO, drawn=3000, suite="films", with_films="video"),
-    "reason": replace(_NOTHING, recipe="slots", settings=SLOTS, physics=9000, suite="reason", with_films="reason"),
+    "reason": replace(_NOTHING, recipe="physics", settings=PHYSICS, physics=9000, suite="reason", with_films="reason"),
     "spatial": replace(
         _NOTHING,
         recipe="spatial",

@@ -1,4 +1,4 @@
-"""One model for everything: parts that act, watch, expect, follow things, find their way and look about."""
+"""One model for everything: parts that act, watch, expect, find their way and look about, in one checkpoint."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from torch import Tensor
 from ami.models.jepa import JEPA, JEPAConfig
 from ami.models.places import PlacesConfig, PlacesJEPA
 from ami.models.recurrent import RecurrentConfig, RecurrentJEPA
-from ami.models.slots import SlotConfig, SlotJEPA
 from ami.models.spatial import SpatialConfig, SpatialJEPA
 from ami.models.vjepa import VJEPA, VJEPAConfig
 from ami.types import Belief, Clip, Latent, WorldModel
@@ -25,21 +24,19 @@ class MindConfig(BaseModel):
     acting: JEPAConfig | None = None
     watching: VJEPAConfig | None = None
     expecting: RecurrentConfig | None = None
-    following: SlotConfig | None = None
     exploring: PlacesConfig | None = None
     viewing: SpatialConfig | None = None
 
 
-PARTS = ("acting", "watching", "expecting", "following", "exploring", "viewing")
+PARTS = ("acting", "watching", "expecting", "exploring", "viewing")
 
 
 class Mind(WorldModel):
-    """A JEPA acts, a V-JEPA watches, a recurrent JEPA lives through films, a slot JEPA follows the
-    things in them, a JEPA of places walks about, and a spatial JEPA views what cameras with poses see.
+    """A JEPA acts, a V-JEPA watches, a recurrent JEPA lives through films, a JEPA of places walks about, and a spatial
+    JEPA views what cameras with poses see.
 
     Who acts needs a few numbers that a planner can roll out a thousand times; what a film shows needs a whole grid of
-    tokens; what it hides needs a memory of that grid; what goes on behind a
-    screen needs things that go on; where things are needs a memory of places; and how it looks from any
+    tokens; what it hides needs a memory of that grid; where things are needs one of places; and how it looks from any
     pose, by whatever sense, needs cells that know where they lie. Today the parts share nothing but the checkpoint, its
     digest and the recipe that trains them all.
     """
@@ -56,7 +53,6 @@ class Mind(WorldModel):
         self.acting = None if config.acting is None else JEPA(config.acting)
         self.watching = None if config.watching is None else VJEPA(config.watching)
         self.expecting = None if config.expecting is None else RecurrentJEPA(config.expecting)
-        self.following = None if config.following is None else SlotJEPA(config.following)
         self.exploring = None if config.exploring is None else PlacesJEPA(config.exploring)
         self.viewing = None if config.viewing is None else SpatialJEPA(config.viewing)
         self.embodiments = {name: body for part in self.parts for name, body in part.embodiments.items()}
@@ -67,13 +63,13 @@ class Mind(WorldModel):
         self.judges = () if self.acting is None else self.acting.judges
         self.imitates = () if self.acting is None else self.acting.imitates
         self.unsure = () if self.acting is None else self.acting.unsure
-        self.lives = tuple(name for part in self.parts for name in part.lives)
+        self.lives = () if self.expecting is None else self.expecting.lives
         self.places = () if self.exploring is None else self.exploring.places
 
     @property
     def parts(self) -> list[WorldModel]:
         """Those that it has."""
-        own = self.acting, self.watching, self.expecting, self.following, self.exploring, self.viewing
+        own = self.acting, self.watching, self.expecting, self.exploring, self.viewing
         return [part for part in own if part is not None]
 
     def part(self, embodiment: str) -> WorldModel:

@@ -14,11 +14,10 @@ from torch.nn import functional
 from ami.models.horizon import times_ahead
 from ami.models.pictures import each_alone
 from ami.nn.predictors import ActionDoor
-from ami.nn.slots import CELL, KEPT, TOLD, Ahead, Look, Maps, SlotMemory, Slots, SlotStem
+from ami.nn.slots import CELL, KEPT, TOLD, Ahead, Maps, SlotMemory, Slots, SlotStem
 from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
 
 _CHUNK = 384  # pictures at a time
-_FLOOR = 0.05  # of a squared error: one is never expected to be so small that less would surprise
 
 
 class SlotConfig(BaseModel):
@@ -39,10 +38,7 @@ class SlotConfig(BaseModel):
 class Followed(NamedTuple):
     """What a film was like for its slots, at each step after the first."""
 
-    painted: Float[Tensor, "batch time-1 kept row column"]
-    doubt: Float[Tensor, "batch time-1 row column"]  # logarithm of the squared error expected of it
     place: Float[Tensor, "batch time-1 slot 2"]  # where each was expected
-    unsure: Float[Tensor, "batch time-1 slot"]  # logarithm of the squared distance expected from there
     looked: Float[Tensor, "batch time-1 slot 2"]  # where it was, as far as that was told
     told: Float[Tensor, "batch time-1 slot"]
     there: Float[Tensor, "batch time-1 slot"]  # before the look
@@ -111,7 +107,7 @@ class SlotJEPA(WorldModel):
             else:
                 acts = self._acts(name, None if actions is None else actions[:, done], now.things)
                 done += 1
-                held, _ = self.memory.look(held, self.memory.expect(held, before.around, acts), *now[:2], acts)
+                held, _ = self.memory.look(held, self._ahead(held, before, acts), *now[:2], acts)
             before = now
         assert held is not None
         return Belief(name, Latent(seen.values[:, -1:], seen.times[:, -1:]), recurrent=held.flat())
@@ -119,7 +115,7 @@ class SlotJEPA(WorldModel):
     def predict(self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, horizon: int) -> Latent:
         """Go on without looking; what is around things and stands before them stays as it was seen last."""
         last = belief.latents.values[:, -1, :, KEPT:]
-        painted = [painted for painted, _ in self._imagine(belief, actions, horizon)]
+        painted = self._imagine(belief, actions, horizon)
         values = [torch.cat([each.flatten(2).transpose(1, 2), last], -1) for each in painted]
         body = self.known(belief.embodiment)
         return Latent(torch.stack(values, 1), times_ahead(belief.latents.times, body.step_seconds, horizon))
@@ -127,16 +123,16 @@ class SlotJEPA(WorldModel):
     def energy(
         self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, future: Latent
     ) -> Float[Tensor, "batch horizon"]:
-        """How far off each cell was where nothing stands before it, over how far off it was expected to be; squared.
+        """The squared error of what was painted, all cells together where nothing stands before them; squared again.
 
-        The mean over cells. Squared, for surprise is in a few of them: one that is empty where a thing should be.
+        In cells that are wholly wrong, squared: a thing that is somewhere else is one surprise, and who is followed
+        imperfectly for a whole film is none.
         """
         energies = []
-        for step, (painted, unsure) in enumerate(self._imagine(belief, actions, future.steps)):
+        for step, painted in enumerate(self._imagine(belief, actions, future.steps)):
             seen = self._maps(future.values[:, step])
-            missed = (seen.things - painted).square().sum(1, keepdim=True) * (1 - seen.covered)
-            doubt = self.memory.expected_error(painted, unsure, seen.covered)
-            energies.append((missed / (doubt.exp() + _FLOOR)).square().mean((1, 2, 3)))
+            missed = (seen.things - painted).square() * (1 - seen.covered)
+            energies.append(missed.sum((1, 2, 3)).square())
         return torch.stack(energies, 1)
 
     def follow(self, seen: Latent, actions: Tensor | None, name: str) -> Followed:
@@ -146,12 +142,9 @@ class SlotJEPA(WorldModel):
         for step in range(1, seen.steps):
             now = self._maps(seen.values[:, step])
             acts = self._acts(name, None if actions is None else actions[:, step - 1], now.things)
-            ahead = self.memory.expect(held, before.around, acts)
-            with torch.no_grad():
-                painted, unsure = self.memory.paint(held, ahead)
-            doubt = self.memory.expected_error(painted, unsure, now.covered)[:, 0]
+            ahead = self._ahead(held, before, acts)
             after, look = self.memory.look(held, ahead, *now[:2], acts)
-            kept.append(_followed(held, ahead, look, painted, doubt))
+            kept.append((ahead.place, look.place, look.told.float(), held.there, held.looks, (held.looks > 0).float()))
             held, before = after, now
         return Followed(*(torch.stack(each, 1) for each in zip(*kept, strict=True)))
 
@@ -164,14 +157,17 @@ class SlotJEPA(WorldModel):
         around = around * (1 - functional.max_pool2d(covered, 5, 1, 2))  # the rim of what covers looks like a wall
         return torch.cat([things, things * colours, covered, around], 1)
 
-    def _imagine(self, belief: Belief, actions: Tensor | None, horizon: int) -> list[tuple[Maps, Maps]]:
-        """What should show at each step, and how unsure that is."""
+    def _ahead(self, held: Slots, before: _Told, acts: Tensor) -> Ahead:
+        return self.memory.expect(held, before.around, before.covered, acts)
+
+    def _imagine(self, belief: Belief, actions: Tensor | None, horizon: int) -> list[Maps]:
+        """What should show of things at each step."""
         self._check(belief.embodiment, actions, horizon)
-        held, around = self._held(belief), self._maps(belief.latents.values[:, -1]).around
+        held, last = self._held(belief), self._maps(belief.latents.values[:, -1])
         futures = []
         for step in range(horizon):
             acts = self._acts(belief.embodiment, None if actions is None else actions[:, step], held.place)
-            ahead = self.memory.expect(held, around, acts)
+            ahead = self._ahead(held, last, acts)
             futures.append(self.memory.paint(held, ahead))
             held = self.memory.go_on(held, ahead, acts)
         return futures
@@ -202,11 +198,6 @@ class _Told(NamedTuple):
     things: Maps
     covered: Maps
     around: Maps
-
-
-def _followed(held: Slots, ahead: Ahead, look: Look, painted: Maps, doubt: Tensor) -> Followed:
-    told, old = look.told.float(), (held.looks > 0).float()
-    return Followed(painted, doubt, ahead.place, ahead.unsure, look.place, told, held.there, held.looks, old)
 
 
 def sized(embodiments: Mapping[str, Embodiment], size: str = "baby", picture: int = 64) -> SlotConfig:

@@ -23,7 +23,6 @@ _FARTHEST = 6.0  # cells that a look can correct
 _FASTEST = 4.0  # cells per step
 _RINGS = (3.0, 5.0, 8.0)  # cells from its middle at which a thing feels what is around it
 _OPEN, _FOUND, _PATIENCE = 0.75, 0.3, 2  # shares that are to be seen, and are; looks in vain after which it is gone
-_SURE = -5.0  # logarithm of the squared error of a cell that is expected to begin with
 _BEFORE, _FIRST = 1, 4  # things that may be new in a picture, and in the first
 
 Maps = Float[Tensor, "batch number row column"]
@@ -68,7 +67,6 @@ class Ahead(NamedTuple):
     pace: Float[Tensor, "batch slot 2"]
     near: Float[Tensor, "batch slot near"]  # what each feels around it
     others: Float[Tensor, "batch slot others"]  # and of the others
-    unsure: Float[Tensor, "batch slot"]  # logarithm of the squared distance from there, in cells
 
 
 class Look(NamedTuple):
@@ -142,12 +140,6 @@ class SlotMemory(nn.Module):
         self.cell = nn.GRUCell(2 * memory + 9 + acts, memory)
         self.bend = _added(3 * memory + 3 + acts, width, 4)
         self.trust = _added(memory + 4, memory, 2)
-        self.unsure = nn.Linear(memory, 1)
-        self.doubts = nn.Sequential(
-            nn.Conv2d(KEPT + 4, 24, 3, 1, 1), nn.ReLU(), nn.Conv2d(24, 24, 3, 1, 2, dilation=2), nn.ReLU()
-        )
-        self.doubt = nn.Conv2d(24, 1, 1)
-        self.doubt.bias = nn.Parameter(torch.full((1,), _SURE))
 
     def begin(self, rows: int, like: Tensor) -> Slots:
         """Nobody is there yet."""
@@ -155,8 +147,11 @@ class SlotMemory(nn.Module):
         view = like.new_zeros(rows, self.slots, KEPT, VIEW, VIEW)
         return Slots(still, still, like.new_zeros(rows, self.slots, self.memory), none, none, none, view)
 
-    def expect(self, held: Slots, around: Maps, acts: Float[Tensor, "batch act"]) -> Ahead:
-        """Where things will be, from what was around them at the last look and from what is done."""
+    def expect(self, held: Slots, around: Maps, covered: Maps, acts: Float[Tensor, "batch act"]) -> Ahead:
+        """Where things will be, from what was around them at the last look and from what is done.
+
+        What is covered goes straight on, for nobody sees what is around it.
+        """
         place, pace = held.place, held.pace
         felt = self._sample(around, place.detach()[:, :, None] + self.ring, "border")
         near = torch.relu(self.near(felt.permute(0, 2, 3, 1).flatten(2)))
@@ -167,24 +162,16 @@ class SlotMemory(nn.Module):
         close = torch.exp(-way.square().sum(-1, keepdim=True) / 100) * other[..., None]
         others = (self.pair(torch.cat([way / 6, rush, own, mine, theirs], -1)) * close).sum(2)
         done = acts[:, None].expand(-1, self.slots, -1)
-        bent = self.bend(torch.cat([held.memory, near, others, pace, size, done], -1))
+        clear = 1 - self._sample(covered, place.detach()[:, :, None])[:, 0]
+        bent = clear * self.bend(torch.cat([held.memory, near, others, pace, size, done], -1))
         faster = pace + bent[..., :2]
-        unsure = self.unsure(held.memory)[..., 0].clamp(-5, 5) - 1
-        return Ahead(place + faster + bent[..., 2:], faster, near, others, unsure)
+        return Ahead(place + faster + bent[..., 2:], faster, near, others)
 
-    def paint(self, held: Slots, ahead: Ahead) -> tuple[Maps, Maps]:
-        """What the picture should show of things where nothing stands before them, and how unsure that is."""
+    def paint(self, held: Slots, ahead: Ahead) -> Maps:
+        """What the picture should show of things where nothing stands before them."""
         each = self._painted(held, ahead.place)
         total = each[:, :, 0].sum(1, keepdim=True)  # of things that overlap, the one that is more there
-        unsure = (each[:, :, 0] * ahead.unsure.detach().exp()[..., None, None]).sum(1, keepdim=True)
-        return each.sum(1) / total.clamp_min(1), unsure
-
-    def expected_error(self, painted: Maps, unsure: Maps, covered: Maps) -> Maps:
-        """The logarithm of the squared error that is expected of each cell that was painted."""
-        rim = torch.linspace(-1, 1, self.side, device=painted.device).abs() ** 4
-        rims = torch.stack([rim[None].expand_as(painted[0, 0]), rim[:, None].expand_as(painted[0, 0])])
-        known = torch.cat([painted, covered, unsure, rims.expand(len(painted), -1, -1, -1)], 1)
-        return self.doubt(self.doubts(known)).clamp(-9, 3)
+        return each.sum(1) / total.clamp_min(1)
 
     def first(self, seen: Maps, covered: Maps) -> Slots:
         """What the first picture shows."""

@@ -13,7 +13,7 @@ from torch.nn import functional
 from ami.models.slots import Followed, SlotJEPA
 from ami.nn.slots import CELL
 from ami.objectives.foresight import screened
-from ami.types import Clip, Latent, Objective, WorldModel
+from ami.types import Clip, Objective, WorldModel
 
 Small = Float[Tensor, "batch time row column"]  # of cells
 
@@ -26,8 +26,6 @@ class SlotSettings:
     faint: float = 8.0  # grey levels by which the ground may change
     plain: float = 24.0  # and by which more a cell has to differ to be a thing for sure
     near: float = 0.3  # cells: distances below count by their square, above as they are
-    unsure: float = 0.05  # likelihood of the distance from where a thing was expected; it teaches nothing else
-    doubt: float = 0.02  # likelihood of what the picture shows; it teaches nothing else
     lost: float = 6.0  # cells: who is farther off than that is somebody else
     settled: int = 2  # looks after which a thing can be expected
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -81,7 +79,7 @@ class Following(Objective):
         self.settings = settings or SlotSettings()
 
     def losses(self, model: WorldModel, clip: Clip, generator: torch.Generator) -> dict[str, Tensor]:
-        """``place``, ``unsure`` and ``doubt``."""
+        """``place``: the distance from where each was expected, in cells."""
         assert isinstance(model, SlotJEPA)
         weigh, video = self.settings, _video(clip)
         hidden, _ = screened(video.cpu(), weigh.screens, generator)
@@ -96,14 +94,7 @@ class Following(Objective):
         far = (found.place - target).square().sum(-1)
         counts = counts * (found.looks >= weigh.settled) * (far.detach() < weigh.lost**2)
         distance = ((far + weigh.near**2).sqrt() - weigh.near) * counts
-        unlikely = (found.unsure + far.detach().clamp_max(25) / 2 / found.unsure.exp()) * counts
-        error = _error(model, found, seen)
-        known = counts.sum().clamp_min(1)
-        return {
-            "place": distance.sum() / known,
-            "unsure": weigh.unsure * unlikely.sum() / known,
-            "doubt": weigh.doubt * ((error + 1e-4) / found.doubt.exp() + found.doubt)[:, weigh.settled :].mean(),
-        }
+        return {"place": distance.sum() / counts.sum().clamp_min(1)}
 
 
 @torch.no_grad()
@@ -147,13 +138,6 @@ def _theirs(found: Followed, truth: Followed) -> tuple[Float[Tensor, "batch time
         targets.append(same @ truth.looked[:, step])
         counts.append((same * truth.told[:, step, None]).sum(2) * found.there[:, step])
     return torch.stack(targets, 1), torch.stack(counts, 1)
-
-
-def _error(model: SlotJEPA, found: Followed, seen: Latent) -> Small:
-    """The squared error of what was painted, where nothing stood before it."""
-    maps = seen.values[:, 1:].detach().unflatten(2, (model.side, model.side)).movedim(-1, 2)
-    kept = found.painted.shape[2]
-    return (maps[:, :, :kept] - found.painted).square().sum(2) * (1 - maps[:, :, kept])
 
 
 def _video(clip: Clip) -> UInt8[Tensor, "batch time 1 3 height width"]:

@@ -25,7 +25,6 @@ from ami.recipes.films import FilmSettings, video
 from ami.recipes.mind import joined
 from ami.recipes.physics import PhysicsSettings, physics
 from ami.recipes.places import PlacesSettings, places
-from ami.recipes.slots import SlotsSettings, slots
 from ami.recipes.spatial import SpatialSettings, spatial
 from ami.training.hindsight import HindsightStore
 from ami.training.loop import Stage, drawn_from
@@ -72,10 +71,8 @@ class BabySettings:
     ahead: int = 5  # steps to what they were after, at most
     settled: tuple[str, ...] = ("point-maze",)  # embodiments that are always in one place: landmarks of it are kept
     films: FilmSettings = field(default_factory=lambda: FilmSettings(steps=900))  # of the part that watches films
-    lives: tuple[str, ...] = ("cups",)  # embodiments whose films are lived through, by the part that expects
+    lives: tuple[str, ...] = ("physics", "cups")  # embodiments whose films are lived through, by the part that expects
     physics: PhysicsSettings = field(default_factory=lambda: PhysicsSettings(steps=200))  # of that part
-    followed: tuple[str, ...] = ("physics",)  # embodiments whose films are of things, by the part that follows these
-    slots: SlotsSettings = field(default_factory=lambda: SlotsSettings(notice=250, steps=60))  # of that part
     walks: tuple[str, ...] = ("maze",)  # embodiments that walk about, of whom it is learned what is where
     places: PlacesSettings = field(default_factory=lambda: PlacesSettings(steps=200))  # of that part
     cameras: tuple[str, ...] = ("maze", "tabletop")  # embodiments whose views are learned, from any pose
@@ -111,20 +108,18 @@ DOOR = BabySettings(steps=900, refine=1400, reach=1400, unsure=0)
 
 
 def baby(stores: Sequence[Store], seed: int = 0, settings: BabySettings | None = None) -> Recipe:
-    """One model for all the experience it is given: parts of it learn to act, watch, expect, follow, explore and view.
+    """One model for all the experience it is given: parts of it learn to act, watch, expect, explore and view.
 
     Who acts is learned by the first; films that nobody acts in are watched by the second; those named in ``lives`` are
-    lived through step by step by the third; the things in those named in ``followed`` are followed by the fourth; of
-    those named in ``walks`` the fifth learns what is where; and all that ``cameras`` names, walks among them, the sixth
-    sees as one camera that is moved.
+    lived through step by step by the third; of those named in ``walks`` the fourth learns what is where; and all that
+    ``cameras`` names, walks among them, the fifth sees as one camera that is moved.
     """
     settings = settings or SETTINGS["baby"]
     found = by_embodiment(stores)
     lived = [store for kind, store in found.items() if kind in settings.lives]
-    followed = [store for kind, store in found.items() if kind in settings.followed]
     walked = [store for kind, store in found.items() if kind in settings.walks]
     viewed = [store for kind, store in found.items() if kind in settings.cameras and settings.spatial.steps]
-    other = {kind: store for kind, store in found.items() if store not in [*lived, *followed, *walked, *viewed]}
+    other = {kind: store for kind, store in found.items() if store not in [*lived, *walked, *viewed]}
     bodies = {kind: store for kind, store in other.items() if store.embodiment.action_dim}
     films = [store for kind, store in other.items() if not store.embodiment.action_dim]
     parts: dict[str, Callable[[], Recipe]] = {}
@@ -134,21 +129,17 @@ def baby(stores: Sequence[Store], seed: int = 0, settings: BabySettings | None =
         parts["watching"] = partial(video, films, seed, settings.films)
     if lived:
         parts["expecting"] = partial(physics, lived, seed, settings.physics)
-    if followed:
-        parts["following"] = partial(slots, followed, seed, settings.slots)
     if walked:
         parts["exploring"] = partial(places, walked, seed, settings.places)
     if viewed:
         parts["viewing"] = partial(spatial, viewed, seed, settings.spatial)
     if len(parts) == 1 and not bodies:
         raise ValueError(
-            f"nobody acts in {stores[0].folder}; "
-            "the recipes 'video', 'physics', 'slots', 'places' and 'spatial' do without"
+            f"nobody acts in {stores[0].folder}; the recipes 'video', 'physics', 'slots', 'places' and 'spatial' do without"
         )
     if len(parts) == 1:
         return parts["acting"]()
-    told = {"watching": "films", "expecting": "physics", "following": "slots"}
-    told |= {"exploring": "places", "viewing": "spatial"}
+    told = {"watching": "films", "expecting": "physics", "exploring": "places", "viewing": "spatial"}
     return joined("baby", parts, told)
 
 

@@ -1,4 +1,4 @@
-"""Recipes made one: parts that act, watch, expect, follow, explore and view, trained apart into one checkpoint."""
+"""Recipes made one: parts that act, watch, expect, explore and view, each trained by itself into one checkpoint."""
 
 from __future__ import annotations
 
