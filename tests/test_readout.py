@@ -30,6 +30,16 @@ def test_a_quadratic_truth_is_recovered_from_products() -> None:
         assert low <= float(fit_readout(seen[:200], truth[:200]).error(seen[200:], truth[200:])) < high
 
 
+@pytest.mark.parametrize("examples", [15, 60])
+def test_more_features_than_examples_are_solved_as_exactly(examples: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    features, truth = torch.randn(examples, 30, generator=generator) + 1, torch.randn(examples, 2, generator=generator)
+    x = torch.cat([features, torch.ones(examples, 1)], 1).double()
+    penalty = torch.diag(torch.tensor([1e-3 * float(features.square().mean())] * 30 + [0.0])).double()
+    wanted = torch.linalg.solve(x.T @ x / examples + penalty, x.T @ truth.double() / examples)
+    torch.testing.assert_close(fit_readout(features, truth).weight.double(), wanted, rtol=1e-4, atol=1e-4)
+
+
 def test_the_error_is_a_mean_of_absolute_ones_for_each_quantity() -> None:
     readout = Readout(torch.tensor([[2.0, 0.0], [1.0, 5.0]]))
     error = readout.error(torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0, 5.0], [1.0, 9.0]]))

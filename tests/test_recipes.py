@@ -330,7 +330,9 @@ def test_mixtures_that_make_no_sense_are_refused(rooms: Store, films: Store, rob
         "both hold 'two-rooms'; collect into one store": lambda: baby([rooms, rooms]),
         "none was given; name at least one store": lambda: baby([]),
         "holds no episodes; collect or ingest some": lambda: baby([Store.create(tmp_path / "empty", WALKER)]),
-        "nobody acts in .*; the recipes 'video', 'physics', 'slots', 'places' and 'spatial' do without": lambda: baby([films]),
+        "nobody acts in .*; the recipes 'video', 'physics', 'slots', 'places' and 'spatial' do without": lambda: baby(
+            [films]
+        ),
         "there is no size 'giant'": lambda: baby([rooms], 0, BabySettings(size="giant")),
     }
     for sentence, mistake in mistakes.items():

@@ -121,6 +121,20 @@ def test_what_goes_behind_a_screen_goes_on_there_and_is_missed_when_it_does_not_
     assert max(changed[11:]) > 3 * max(seen[11:])
 
 
+def test_what_is_covered_goes_straight_on_whatever_was_learned() -> None:
+    made = memory()
+    with torch.no_grad():
+        for parameter in made.bend.parameters():
+            parameter.add_(torch.randn_like(parameter))
+        held, _, _ = followed(memory(), [drawn((at, RED)) for at in WAY[:8]])
+        around, acts, straight = torch.zeros(1, 2, SIDE, SIDE), torch.zeros(1, 1), held.place + held.pace
+        hidden = made.expect(held, around, torch.ones(1, 1, SIDE, SIDE), acts)
+        seen = made.expect(held, around, torch.zeros(1, 1, SIDE, SIDE), acts)
+    there = held.there > 0
+    torch.testing.assert_close(hidden.place[there], straight[there])
+    assert (seen.place - straight)[there].norm() > 0.1
+
+
 def test_things_that_pass_each_other_keep_what_they_are() -> None:
     pictures = [drawn(((6 + 1.1 * step, 12.0), RED), ((26 - 1.1 * step, 18.0), BLUE)) for step in range(18)]
     with torch.no_grad():

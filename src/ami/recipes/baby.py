@@ -135,7 +135,8 @@ def baby(stores: Sequence[Store], seed: int = 0, settings: BabySettings | None =
         parts["viewing"] = partial(spatial, viewed, seed, settings.spatial)
     if len(parts) == 1 and not bodies:
         raise ValueError(
-            f"nobody acts in {stores[0].folder}; the recipes 'video', 'physics', 'slots', 'places' and 'spatial' do without"
+            f"nobody acts in {stores[0].folder}; "
+            "the recipes 'video', 'physics', 'slots', 'places' and 'spatial' do without"
         )
     if len(parts) == 1:
         return parts["acting"]()
