@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from ami.cli.training import settings_of
 from ami.models import checkpoint, contract
 from ami.models.slots import SlotConfig, SlotJEPA, sized
 from ami.nn.slots import CELL, KEPT, Ahead, SlotMemory, Slots, SlotStem
@@ -275,3 +276,12 @@ def test_the_recipe_notices_then_follows_and_its_checkpoint_is_the_same_model(tm
     one, other = made.state_dict(), alone.state_dict()
     changed = {name.split(".")[0] for name in one if not torch.equal(one[name], other[name])}
     assert changed == {"around", "memory", "doors"}, "what sees is frozen while things are followed"
+
+
+def test_so_many_steps_are_asked_for_in_all() -> None:
+    for steps in (2, 13, 130):
+        asked = settings_of("slots", steps=steps)
+        assert isinstance(asked, SlotsSettings)
+        assert (asked.notice, asked.steps) == (max(round(steps * 4 / 13), 1), steps - max(round(steps * 4 / 13), 1))
+    with pytest.raises(ValueError, match="1 steps were asked for; at least 2 are needed, one for each stage"):
+        settings_of("slots", steps=1)

@@ -57,6 +57,11 @@ def settings_of(recipe: str, size: str | None = None, steps: int | None = None, 
     if not isinstance(settings, BabySettings):
         if steps is not None and steps < 1:
             raise ValueError(f"{steps} steps were asked for; at least 1 is needed")
+        if steps is not None and isinstance(settings, SlotsSettings):
+            if steps < 2:
+                raise ValueError(f"{steps} steps were asked for; at least 2 are needed, one for each stage")
+            first = max(round(steps * settings.notice / (settings.notice + settings.steps)), 1)
+            return replace(settings, notice=first, steps=steps - first)
         return replace(settings, steps=steps or settings.steps)
     if size is not None:
         settings = replace(
