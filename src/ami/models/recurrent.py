@@ -10,7 +10,7 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from ami.models.horizon import times_ahead
+from ami.models.horizon import fitting, times_ahead
 from ami.models.pictures import each_alone
 from ami.nn.grid import CELL, Grid, GridMemory, GridStem, Held
 from ami.nn.norm import EmbodimentNorm
@@ -89,7 +89,7 @@ class RecurrentJEPA(WorldModel):
     ) -> Belief:
         """Live through the steps seen, one after another; the last is held as it was seen."""
         name = embodiment if belief is None else belief.embodiment
-        self._check(name, actions, seen.steps - (belief is None))
+        fitting(self.known(name), actions, seen.steps - (belief is None))
         held = None if belief is None else self._held(belief)
         done = 0
         for step in range(seen.steps):
@@ -149,7 +149,7 @@ class RecurrentJEPA(WorldModel):
 
     def _imagine(self, belief: Belief, actions: Tensor | None, horizon: int) -> list[tuple[Held, Grid, Grid]]:
         """For each step: what was held before it, what was expected of it, and how far off."""
-        self._check(belief.embodiment, actions, horizon)
+        fitting(self.known(belief.embodiment), actions, horizon)
         held, futures = self._held(belief), []
         for step in range(horizon):
             condition = self._condition(belief.embodiment, None if actions is None else actions[:, step], held.now)
@@ -184,13 +184,6 @@ class RecurrentJEPA(WorldModel):
     def _condition(self, name: str, action: Tensor | None, grid: Grid) -> Float[Tensor, "batch width"]:
         door = cast(ActionDoor, self.doors[name])
         return door(action, grid.new_zeros(len(grid), self.config.width))
-
-    def _check(self, name: str, actions: Tensor | None, steps: int) -> None:
-        body = self.known(name)
-        if actions is not None and tuple(actions.shape[1:]) != (steps, body.action_dim):
-            raise ValueError(
-                f"'{name}' needs actions of shape (batch, {steps}, {body.action_dim}); {tuple(actions.shape)} came"
-            )
 
 
 def _tokens(grid: Grid) -> Float[Tensor, "batch tokens channel"]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ami.models.horizon import times_ahead
+from ami.models.horizon import fitting, times_ahead
 from ami.models.pictures import each_alone
 from ami.nn.predictors import ActionDoor
 from ami.nn.slots import CELL, KEPT, TOLD, Ahead, Maps, SlotMemory, Slots, SlotStem
@@ -98,7 +98,7 @@ class SlotJEPA(WorldModel):
         name = belief.embodiment if belief else embodiment
         held = None if belief is None else self._held(belief)
         before = None if belief is None else self._maps(belief.latents.values[:, -1])
-        self._check(name, actions, seen.steps - (belief is None))
+        fitting(self.known(name), actions, seen.steps - (belief is None))
         done = 0
         for step in range(seen.steps):
             now = self._maps(seen.values[:, step])
@@ -162,7 +162,7 @@ class SlotJEPA(WorldModel):
 
     def _imagine(self, belief: Belief, actions: Tensor | None, horizon: int) -> list[Maps]:
         """What should show of things at each step."""
-        self._check(belief.embodiment, actions, horizon)
+        fitting(self.known(belief.embodiment), actions, horizon)
         held, last = self._held(belief), self._maps(belief.latents.values[:, -1])
         futures = []
         for step in range(horizon):
@@ -183,13 +183,6 @@ class SlotJEPA(WorldModel):
     def _acts(self, name: str, action: Tensor | None, like: Tensor) -> Float[Tensor, "batch act"]:
         door = cast(ActionDoor, self.doors[name])
         return door(action, like.new_zeros(len(like), self.config.acts))
-
-    def _check(self, name: str, actions: Tensor | None, steps: int) -> None:
-        body = self.known(name)
-        if actions is not None and tuple(actions.shape[1:]) != (steps, body.action_dim):
-            raise ValueError(
-                f"'{name}' needs actions of shape (batch, {steps}, {body.action_dim}); {tuple(actions.shape)} came"
-            )
 
 
 class _Told(NamedTuple):

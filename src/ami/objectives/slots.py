@@ -20,7 +20,7 @@ Small = Float[Tensor, "batch time row column"]  # of cells
 
 @dataclass(frozen=True)
 class SlotSettings:
-    """How films are seen and followed, and the weight of each loss."""
+    """How films are seen and followed, and what counts."""
 
     screens: float = 0.85  # share of the films before which a screen is put
     faint: float = 8.0  # grey levels by which the ground may change
@@ -51,10 +51,11 @@ class Noticing(Objective):
         assert isinstance(model, SlotJEPA)
         video = _video(clip)
         things, known, nothing = moving(video, self.settings.faint, self.settings.plain)
-        hidden, covered = _screened(video, self.settings.screens, generator)
+        hidden, screens = screened(video.cpu(), self.settings.screens, generator)
         with torch.autocast(video.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
-            told, _ = model.stem(hidden.flatten(0, 2))
+            told, _ = model.stem(hidden.to(video).flatten(0, 2))
         thing, cover = told.unflatten(0, video.shape[:2]).unbind(2)
+        covered = functional.avg_pool2d(screens.to(video.device).float(), CELL)
         covered = torch.maximum(covered, nothing[..., None, None].float())
         open_ = (covered < 0.01) * known[..., None, None]
         missed = functional.binary_cross_entropy_with_logits(thing, things, reduction="none")
@@ -114,14 +115,10 @@ def moving(
     return things, (share.median(1).values < 0.2)[:, None] & (share < 0.4) & ~blank, blank
 
 
-def _screened(video: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Small]:
-    """Films with screens, and how much of each cell they cover."""
-    hidden, covered = screened(video.cpu(), share, generator)
-    return hidden.to(video), functional.avg_pool2d(covered.to(video.device).float(), CELL)
-
-
 @torch.no_grad()
-def _theirs(found: Followed, truth: Followed) -> tuple[Float[Tensor, "batch time slot 2"], Float[Tensor, "..."]]:
+def _theirs(
+    found: Followed, truth: Followed
+) -> tuple[Float[Tensor, "batch time slot 2"], Float[Tensor, "batch time slot"]]:
     """For each slot of one the place of the slot of the other that is the same thing, and whether there is one.
 
     It is the one that was nearest when both were seen in the first looks after the slot was filled, and stays so.
