@@ -154,11 +154,11 @@ def test_points_are_read_from_what_is_seen_and_from_what_is_filled_in() -> None:
     model, clip = tiny(points=3), film()
     objective = Masked(model, MaskedSettings(masks=(Slots(2),), masked=0.0, points=PointSettings()))
     losses = objective.losses(model, clip, drawn())
-    assert set(losses) == {"points", "crooked", "still", "together"}
+    assert set(losses) == {"points", "crooked", "still", "together", "moves"}
     losses["points"].backward()
     for name, parameter in model.named_parameters():  # the points are a target, no more
         assert (parameter.grad is None) == name.startswith("encoder.points."), name
-    losses["crooked"].backward()
+    (losses["crooked"] + losses["moves"]).backward()
     assert model.encoder.points is not None
     assert all(parameter.grad is not None for parameter in model.encoder.points.parameters())
 

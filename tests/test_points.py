@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from ami.models.vjepa import VJEPAConfig
-from ami.nn.points import Points
-from ami.objectives.points import Pointing, PointSettings, crookedness, stillness, togetherness
+from ami.nn.points import Found, Points
+from ami.objectives.points import Pointing, PointSettings, crookedness, stillness, togetherness, unnoticed
 
 
 def drawn(seed: int = 0) -> torch.Generator:
@@ -19,6 +19,13 @@ def straight(films: int = 64, slots: int = 8, points: int = 3) -> Tensor:
     return start + velocity * torch.arange(slots)[:, None, None]
 
 
+def of_free(points: Tensor) -> tuple[Found, Tensor]:
+    """Points that are found in films of which nothing is known."""
+    films, slots, count, _ = points.shape
+    moves = torch.zeros(films, slots, count // 3, 16, 16)
+    return Found(points, points, moves), torch.zeros(films, slots, 1, 3, 64, 64, dtype=torch.uint8)
+
+
 def test_a_point_is_where_its_map_is_bright() -> None:
     """A network that answers to brightness finds a white square on black, wherever it is."""
     finder = Points(picture=64, tubelet=2, count=1, width=4)
@@ -29,7 +36,7 @@ def test_a_point_is_where_its_map_is_bright() -> None:
     for x, y in ((8, 8), (40, 20), (52, 60)):
         video = torch.zeros(1, 2, 3, 64, 64, dtype=torch.uint8)
         video[..., y - 4 : y + 4, x - 4 : x + 4] = 255
-        assert finder(video).flatten().tolist() == pytest.approx([x / 32 - 1, y / 32 - 1], abs=1e-4)
+        assert finder(video).free.flatten().tolist() == pytest.approx([x / 32 - 1, y / 32 - 1], abs=1e-4)
 
 
 def test_contrast_tells_what_is_flat_and_what_changes() -> None:
@@ -46,15 +53,55 @@ def test_contrast_tells_what_is_flat_and_what_changes() -> None:
     for video, columns, sign in ((flat, slice(-6, -3), -1.0), (flickers, slice(-3, None), 1.0)):
         torch.nn.init.zeros_(finder.look.weight)
         torch.nn.init.constant_(finder.look.weight[..., columns], sign)
-        assert finder(video).flatten().tolist() == pytest.approx([42 / 32 - 1, 22 / 32 - 1], abs=0.05)
+        assert finder(video).free.flatten().tolist() == pytest.approx([42 / 32 - 1, 22 / 32 - 1], abs=0.05)
+
+
+def test_points_are_bound_to_what_moves_and_say_nothing_of_anything_else() -> None:
+    """A network that takes what is very bright for what moves; one point looks at what is bright, one at all of it."""
+    finder = Points(picture=64, tubelet=1, count=2, width=4)
+    for parameter in finder.parameters():
+        torch.nn.init.zeros_(parameter)
+    torch.nn.init.constant_(finder.look.weight, 0.1)
+    torch.nn.init.constant_(finder.moves.weight, 1.0)
+    torch.nn.init.constant_(finder.moves.bias, -20.0)
+    finder.maps.weight.data[:, 0] = 1.0
+    video = torch.zeros(1, 1, 3, 64, 64, dtype=torch.uint8)
+    video[..., 8:16, 40:52] = 255
+    video[..., 40:48, 40:52] = 160  # bright enough to be looked at, not to move
+    places, free, moves = finder(video)
+    bright = torch.zeros(16, 16, dtype=torch.bool)
+    bright[2:4, 10:13] = True
+    assert torch.equal(moves[0, 0] > 0, bright)
+    assert places[0, 0].tolist() == pytest.approx([46 / 32 - 1, 12 / 32 - 1], abs=0.01)
+    assert places[0, 1].tolist() == pytest.approx([0.0, 0.0], abs=0.02)  # little of the picture moves
+    assert free[0, 1].tolist() == pytest.approx([0.0, 0.0], abs=1e-6)
+
+
+def test_noticing_asks_only_where_a_film_tells() -> None:
+    """A square that crosses a still texture is labelled in every slot; a film that pans says nothing of itself."""
+    texture = torch.randint(60, 196, (1, 1, 3, 8, 12), generator=drawn(2), dtype=torch.uint8)
+    texture = texture.repeat_interleave(8, -2).repeat_interleave(8, -1)
+    still = texture[..., :64].repeat(1, 8, 1, 1, 1)
+    for step in range(8):
+        still[0, step, :, 24:32, 8 * step : 8 * step + 8] = torch.tensor([250, 10, 10], dtype=torch.uint8)[
+            :, None, None
+        ]
+    pans = torch.stack([texture[0, 0, ..., 4 * step : 4 * step + 64] for step in range(8)])[None]
+    right = torch.full((1, 8, 1, 16, 16), -20.0)
+    for step in range(8):
+        right[0, step, 0, 6:8, 2 * step : 2 * step + 2] = 20.0
+    losses = [float(unnoticed(said, film[:, :, None])) for film in (still, pans) for said in (right, -right)]
+    assert losses[0] < 1e-6
+    assert losses[1] == pytest.approx(20.0, rel=1e-3)
+    assert losses[2:] == [0.0, 0.0]
 
 
 def test_finders_share_nothing_and_a_picture_hears_no_other() -> None:
     finder = Points(picture=64, tubelet=2, count=2, finders=3, width=8)
     video = torch.randint(0, 256, (33, 2, 3, 64, 64), generator=drawn(), dtype=torch.uint8)
-    found = finder(video)
+    found = finder(video).free
     assert found.shape == (33, 6, 2)
-    torch.testing.assert_close(finder(video[30:31]), found[30:31])
+    torch.testing.assert_close(finder(video[30:31]).free, found[30:31])
     found[:, 2:4].square().sum().backward()
     for name in ("whole", "think", "again", "maps"):
         taught = finder.get_parameter(f"{name}.weight").grad
@@ -70,7 +117,7 @@ def test_finders_may_find_the_same() -> None:
 
     def losses(finders: int) -> dict[str, Tensor]:
         config = VJEPAConfig(embodiments={}, points=3, finders=finders)
-        return Pointing(config, PointSettings()).losses(straight().repeat(1, 1, finders, 1))
+        return Pointing(config, PointSettings()).losses(*of_free(straight().repeat(1, 1, finders, 1)))
 
     one, two = losses(1), losses(2)
     for name, loss in one.items():
@@ -81,11 +128,20 @@ def test_finders_may_find_the_same() -> None:
 def test_the_fear_of_standing_fades() -> None:
     config = VJEPAConfig(embodiments={}, points=3, finders=1)
     fading, staying = (Pointing(config, PointSettings(fades=fades)) for fades in (100, 0))
-    found = torch.zeros(4, 8, 3, 2)
+    found = of_free(torch.zeros(4, 8, 3, 2))
     for step, share in ((0, 1.0), (50, 0.55), (100, 0.1), (500, 0.1)):
-        held, faded = staying.losses(found, step), fading.losses(found, step)
+        held, faded = staying.losses(*found, step), fading.losses(*found, step)
         torch.testing.assert_close(faded["still"], share * held["still"])
         assert faded["crooked"] == held["crooked"]
+
+
+def test_who_finds_movers_is_told_what_moves_later() -> None:
+    config = VJEPAConfig(embodiments={}, points=3, finders=1)
+    film = torch.full((4, 8, 1, 3, 64, 64), 90, dtype=torch.uint8)
+    film[:, :, :, :, :8] = torch.arange(60, 220, 20, dtype=torch.uint8)[None, :, None, None, None, None]
+    found, pointing = of_free(torch.zeros(4, 8, 3, 2))[0], Pointing(config, PointSettings(fades=100, found=0.5))
+    early, half, late = (float(pointing.losses(found, film, step)["moves"]) for step in (50, 55, 60))
+    assert early == 0 < half == pytest.approx(late / 2)
 
 
 def test_who_goes_straight_is_not_crooked() -> None:
@@ -130,7 +186,7 @@ def test_learning_finds_a_mover_over_a_texture() -> None:
         finder = Points(picture=64, tubelet=1, count=2)
 
     def find(films: Tensor) -> Tensor:
-        return finder(films.flatten(0, 1)).unflatten(0, films.shape[:2])
+        return finder(films.flatten(0, 1)).along(len(films)).free
 
     adam = torch.optim.Adam(finder.parameters(), 1e-2)
     for _ in range(100):

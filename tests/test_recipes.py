@@ -246,12 +246,12 @@ def test_specialists_learn_from_their_kind(films: Store, robots: Store, tmp_path
 def test_drawn_films_are_taught_by_points_and_recorded_ones_as_the_size_has_it() -> None:
     exact = replace(VIDEO, precision="fp32")
     for size, fast in (("baby", 2.5e-3), ("small", 1.25e-3)):
-        drawn = resolved(replace(exact, size=size))
-        assert drawn.objective == replace(DRAWN, points=PointSettings(fades=VIDEO.steps))
+        drawn = resolved(replace(exact, size=size), ("drawn-film",))
+        assert drawn.objective == replace(DRAWN, points=PointSettings(fades=VIDEO.steps, films=("drawn-film",)))
         assert drawn.optimisation is not None
         assert drawn.optimisation.rate == pytest.approx(fast)
-    assert resolved(exact, drawn=False).objective == replace(RECORDED, points=PointSettings(fades=VIDEO.steps))
-    large = resolved(replace(exact, size="large"), drawn=False)
+    assert resolved(exact, ()).objective == replace(RECORDED, points=PointSettings(fades=VIDEO.steps))
+    large = resolved(replace(exact, size="large"), ())
     assert (large.depth, large.objective) == (None, MaskedSettings())
     assert large.optimisation is not None
     assert large.optimisation.rate == pytest.approx(5.25e-4 * (16 / 3072) ** 0.5)
@@ -277,7 +277,7 @@ def larger(
 
 
 def test_real_films_are_cropped_where_it_is_asked_for_and_drawn_ones_never(films: Store, tmp_path: Path) -> None:
-    assert (resolved(VIDEO).crop, resolved(replace(VIDEO, size="small")).crop) == (None, (0.3, 1.0))
+    assert (resolved(VIDEO, ()).crop, resolved(replace(VIDEO, size="small"), ()).crop) == (None, (0.3, 1.0))
     real, drawn = larger(tmp_path / "real", 96), larger(tmp_path / "drawn", 96, truth=True)
 
     def crop(store: Store, settings: FilmSettings) -> Crop | None:

@@ -12,7 +12,8 @@ from ami.cli.training import settings_of
 from ami.models import checkpoint, contract
 from ami.models.slots import SlotConfig, SlotJEPA, sized
 from ami.nn.slots import CELL, KEPT, Ahead, SlotMemory, Slots, SlotStem
-from ami.objectives.slots import Following, Noticing, SlotSettings, moving
+from ami.objectives.moving import moving
+from ami.objectives.slots import Following, Noticing, SlotSettings
 from ami.recipes.slots import SlotsSettings, slots
 from ami.training.run import train
 from ami.types import Belief, Clip, Latent
@@ -214,7 +215,7 @@ def test_what_moves_is_a_thing_and_a_still_ground_is_none() -> None:
             :, None, None
         ]
     video[0, 5] = 128
-    things, known, blank = moving(video, 8.0, 24.0)
+    things, known, blank = moving(video[:, :, 0], 2)
     assert blank[0].tolist() == [step == 5 for step in range(12)]
     assert not known[0, 5]
     for step in (0, 3, 11):

@@ -49,8 +49,10 @@ CAPABILITIES = {
     ),
     "wall": replace(_ROOMS, settings=PLAN, **_WALLS, suite="plan", with_films="plan"),
     "door": replace(_ROOMS, settings=DOOR, **_DOORS, suite="door", with_films="door"),
-    "video": replace(_NOTHING, recipe="video", settings=VIDEO, drawn=3000, suite="films", with_films="video"),
-    "reason": replace(_NOTHING, recipe="physics", settings=PHYSICS, physics=9000, suite="reason", with_films="reason"),
+    "video": replace(_NOTHING, recipe="video", settings=VIDEO, drawn=6000, suite="films", with_films="video"),
+    "reason": replace(
+        _NOTHING, recipe="physics", settings=PHYSICS, physics=9000, suite="reason-2", with_films="reason-2"
+    ),
     "spatial": replace(
         _NOTHING,
         recipe="spatial",

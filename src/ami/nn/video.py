@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from ami.nn.points import Points
+from ami.nn.points import Found, Points
 from ami.nn.rotary import Turns, grid, turns
 from ami.nn.tokenizers import PATCH, PatchStem, patches
 from ami.nn.transformer import attend
@@ -148,7 +148,7 @@ class VideoEncoder(nn.Module):
         steps = video.shape[1]
         tokens = self.stem(video.flatten(0, 1))
         if self.told is not None:
-            found = self.find(video) if found is None else found
+            found = self.find(video).places if found is None else found
             tokens = tokens + self.told(found.flatten(0, 1).flatten(1))[:, None]
         tokens = tokens.unflatten(0, video.shape[:2]).flatten(1, 2)
         places = grid(steps, self.side, self.side, tokens.device)
@@ -166,10 +166,10 @@ class VideoEncoder(nn.Module):
                 passed.append(self.norm(tokens))
         return [*passed, self.norm(tokens)]
 
-    def find(self, video: UInt8[Tensor, "batch steps frames 3 height width"]) -> Float[Tensor, "batch steps points 2"]:
-        """Where the points are that every token of a step is told."""
+    def find(self, video: UInt8[Tensor, "batch steps frames 3 height width"]) -> Found:
+        """Where the points are that every token of a step is told, and what else tells them."""
         assert self.points is not None
-        return self.points(video.flatten(0, 1)).unflatten(0, video.shape[:2])
+        return self.points(video.flatten(0, 1)).along(len(video))
 
 
 class MaskedPredictor(nn.Module):

@@ -86,7 +86,7 @@ class Masked(Objective):
         grid = Grid(clip.steps, side, side)
         # What teaches the points is their own way through a film, so no gradient passes from the tokens into them.
         found = model.encoder.find(video) if self.pointing else None
-        told = None if found is None else found.detach()
+        told = None if found is None else found.places.detach()
         own = None if model.own is None else model.own(video)
         targets: list[Tensor] = []
         if weigh.masked or weigh.visible or weigh.fill:
@@ -116,10 +116,10 @@ class Masked(Objective):
                 error = functional.l1_loss(filled[..., width:].float(), take(own, mask.hidden).float())
                 parts["own"].append(weigh.own * error)
             if self.pointing and found is not None:
-                parts["points"].append(self.pointing.error(found, mask, context, guess[..., :width]))
+                parts["points"].append(self.pointing.error(found.places, mask, context, guess[..., :width]))
         losses = {name: torch.stack(part).mean() for name, part in parts.items() if part}
-        if self.pointing and found is not None:
-            losses |= self.pointing.losses(found, int(self.waited))
+        if self.pointing and found is not None and self.pointing.teaches(clip.embodiment):
+            losses |= self.pointing.losses(found, video, int(self.waited))
         return losses, torch.cat(contexts, 1).flatten(0, 1)
 
     @torch.no_grad()

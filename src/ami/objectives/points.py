@@ -11,13 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ami import parallel
 from ami.models.vjepa import VJEPAConfig
+from ami.nn.points import PIECE, Found
 from ami.objectives.masks import Mask
+from ami.objectives.moving import moving
 
 _FAR = 0.1  # half pictures: a point that stays nearer than this to its mean place is hardly worth reading
 _LEAST = 0.02  # half pictures: who moves less is measured as if it moved so much
@@ -61,6 +63,19 @@ def togetherness(points: Float[Tensor, "batch slots points 2"]) -> Float[Tensor,
     return (matrix.square().sum() - matrix.diagonal().square().sum()) / points.shape[2]
 
 
+def unnoticed(
+    moves: Float[Tensor, "batch slots finders rows columns"],
+    video: UInt8[Tensor, "batch slots tubelet 3 height width"],
+) -> Float[Tensor, ""]:
+    """How badly each slot by itself tells which of its pieces move, as only the whole film shows."""
+    tubelet = video.shape[2]
+    things, known, _ = moving(video.flatten(1, 2), PIECE)
+    wanted = things.unflatten(1, (-1, tubelet)).mean(2)[:, :, None].expand_as(moves)
+    counts = known.unflatten(1, (-1, tubelet)).all(2)[:, :, None, None, None]
+    missed = functional.binary_cross_entropy_with_logits(moves.float(), wanted, reduction="none")
+    return (missed * counts).sum() / (counts.sum() * moves[0, 0].numel()).clamp_min(1)
+
+
 @dataclass(frozen=True)
 class PointSettings:
     """The weight of each loss."""
@@ -69,7 +84,14 @@ class PointSettings:
     still: float = 1.2  # much more makes points jitter in order to move; much less lets them rest
     fades: int = 0  # steps in which the weight of ``still`` falls to a tenth, for it finds movers; 0: it stays
     together: float = 1.0
+    moves: float = 4.0  # how surely each piece is of something that moves, where a film tells
+    found: float = (
+        0.35  # share of ``fades`` after which ``moves`` counts: who is told too soon looks for no second mover
+    )
     read: float = 1.0  # error of the points read from what was seen and from what was filled in
+    films: tuple[
+        str, ...
+    ] = ()  # embodiments whose films teach what to find; (): all. Where little moves, points jitter
 
 
 class Pointing(nn.Module):
@@ -86,14 +108,27 @@ class Pointing(nn.Module):
         self.settings, self.tokens, self.finders = settings, (config.picture // config.patch) ** 2, config.finders
         self.read = nn.Linear(self.tokens * config.width, 4 * config.finders * config.points)
 
-    def losses(self, found: Float[Tensor, "batch slots points 2"], step: int = 0) -> dict[str, Tensor]:
-        """What keeps the points worth predicting, at this step of the training."""
-        weigh, finders = self.settings, found.chunk(self.finders, 2)
-        still = weigh.still * (1 - 0.9 * min(step / weigh.fades, 1.0) if weigh.fades else 1.0)
+    def teaches(self, embodiment: str) -> bool:
+        """Whether such films teach what to find."""
+        return not self.settings.films or embodiment in self.settings.films
+
+    def losses(
+        self, found: Found, video: UInt8[Tensor, "batch slots tubelet 3 height width"], step: int = 0
+    ) -> dict[str, Tensor]:
+        """What keeps points worth predicting, at this step of the training; and what moves, as the whole film tells.
+
+        Movers are found by points that are free to be anywhere. Told beforehand what moves, they would look for no
+        second mover.
+        """
+        weigh, free = self.settings, found.free
+        done = min(step / weigh.fades, 1.0) if weigh.fades else 0.0
+        told = min(max(done - weigh.found, 0.0) * 10, 1.0) if weigh.fades else 1.0
+        finders = free.chunk(self.finders, 2)
         return {
-            "crooked": weigh.crooked * crookedness(found),
-            "still": still * stillness(found),
+            "crooked": weigh.crooked * crookedness(free),
+            "still": weigh.still * (1 - 0.9 * done) * stillness(free),
             "together": weigh.together * torch.stack([togetherness(one) for one in finders]).mean(),
+            "moves": weigh.moves * told * unnoticed(found.moves, video),
         }
 
     def error(

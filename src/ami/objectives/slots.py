@@ -6,16 +6,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
 from ami.models.slots import Followed, SlotJEPA
 from ami.nn.slots import CELL
 from ami.objectives.foresight import screened
+from ami.objectives.moving import FAINT, PLAIN, moving
 from ami.types import Clip, Objective, WorldModel
-
-Small = Float[Tensor, "batch time row column"]  # of cells
 
 
 @dataclass(frozen=True)
@@ -23,8 +22,8 @@ class SlotSettings:
     """How films are seen and followed, and what counts."""
 
     screens: float = 0.85  # share of the films before which a screen is put
-    faint: float = 8.0  # grey levels by which the ground may change
-    plain: float = 24.0  # and by which more a cell has to differ to be a thing for sure
+    faint: float = FAINT  # grey levels by which the ground may change
+    plain: float = PLAIN  # and by which more a cell has to differ to be a thing for sure
     near: float = 0.3  # cells: distances below count by their square, above as they are
     lost: float = 6.0  # cells: who is farther off than that is somebody else
     settled: int = 2  # looks after which a thing can be expected
@@ -50,7 +49,7 @@ class Noticing(Objective):
         """``things`` and ``covers``."""
         assert isinstance(model, SlotJEPA)
         video = _video(clip)
-        things, known, nothing = moving(video, self.settings.faint, self.settings.plain)
+        things, known, nothing = moving(video[:, :, 0], CELL, self.settings.faint, self.settings.plain)
         hidden, screens = screened(video.cpu(), self.settings.screens, generator)
         with torch.autocast(video.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
             told, _ = model.stem(hidden.to(video).flatten(0, 2))
@@ -96,23 +95,6 @@ class Following(Objective):
         counts = counts * (found.looks >= weigh.settled) * (far.detach() < weigh.lost**2)
         distance = ((far + weigh.near**2).sqrt() - weigh.near) * counts
         return {"place": distance.sum() / counts.sum().clamp_min(1)}
-
-
-@torch.no_grad()
-def moving(
-    video: UInt8[Tensor, "batch time 1 3 height width"], faint: float, plain: float
-) -> tuple[Small, Bool[Tensor, "batch time"], Bool[Tensor, "batch time"]]:
-    """How surely each cell shows something that is not always there; of which pictures that is known; which are blank.
-
-    A film whose ground moves by much, and a picture in which almost all is new, tell nothing.
-    """
-    cells = functional.avg_pool2d(video.flatten(0, 2).float(), CELL).unflatten(0, video.shape[:2])
-    apart = (cells - cells.median(1, keepdim=True).values).abs().amax(2)
-    things = ((apart - faint) / plain).clamp(0, 1)
-    share = (things > 0.5).float().mean((2, 3))
-    contrast = cells.mean(2).flatten(2).std(2)
-    blank = contrast < 0.15 * contrast.median(1, keepdim=True).values
-    return things, (share.median(1).values < 0.2)[:, None] & (share < 0.4) & ~blank, blank
 
 
 @torch.no_grad()

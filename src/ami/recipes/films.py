@@ -60,13 +60,13 @@ OWN = 16  # numbers of each frame of a patch: what a splice changes, for points 
 VIDEO = FilmSettings()
 
 
-def resolved(settings: FilmSettings, drawn: bool = True) -> FilmSettings:
-    """The settings with what the size, the machine and the films (``drawn``, some of them, or all recorded) decide."""
+def resolved(settings: FilmSettings, drawn: tuple[str, ...]) -> FilmSettings:
+    """The settings with what the size, the machine and the films (which kinds are ``drawn``) decide."""
     baby = settings.size == "baby"
     precision = fast_precision() if settings.precision == "auto" else settings.precision
     objective = settings.objective or (DRAWN if drawn else RECORDED if baby else MaskedSettings())
     if objective.points is not None and not objective.points.fades:
-        objective = replace(objective, points=replace(objective.points, fades=settings.steps))
+        objective = replace(objective, points=replace(objective.points, fades=settings.steps, films=drawn))
     depth = settings.depth or (BABY_DEPTH if baby else None)
     crop = settings.crop if settings.crop != "auto" else None if baby else Crop.scale
     if (optimisation := settings.optimisation) is None:
@@ -88,7 +88,7 @@ def resolved(settings: FilmSettings, drawn: bool = True) -> FilmSettings:
 def video(stores: Sequence[Store], seed: int = 0, settings: FilmSettings = VIDEO) -> Recipe:
     """A V-JEPA from films, drawn or real: no labels, no actions."""
     found = by_embodiment(stores)
-    settings = resolved(settings, drawn=any(store.truth_names for store in found.values()))
+    settings = resolved(settings, drawn=tuple(name for name, store in found.items() if store.truth_names))
     objective, optimisation = settings.objective, settings.optimisation
     assert optimisation is not None
     for name, store in found.items():
