@@ -34,8 +34,8 @@ class Points(nn.Module):
     Nothing but the place of a map's centre gets out. Source: the soft arg-max of Finn et al. 2016, "Deep spatial
     autoencoders", section V-A. A piece is seen as its pixels and as how much these differ: a flat thing before a
     texture of its own colour is told by that alone. The mean over the picture says what is rare in it. Several networks
-    that share nothing look for the same things, since which movers one finds is its first weights' luck. Each
-    also tells how surely a piece is of something that moves, and that binds where its points are.
+    that share nothing look for the same things, since which movers one finds is its first weights' luck. Each also
+    tells how surely a piece is of something that moves, which binds where its points are.
     """
 
     places: Tensor

@@ -67,13 +67,13 @@ def unnoticed(
     moves: Float[Tensor, "batch slots finders rows columns"],
     video: UInt8[Tensor, "batch slots tubelet 3 height width"],
 ) -> Float[Tensor, ""]:
-    """How badly each slot by itself tells which of its pieces move, as only the whole film shows."""
+    """How badly each slot by itself tells which of its pieces move, as only the whole film shows; over all ranks."""
     tubelet = video.shape[2]
     things, known, _ = moving(video.flatten(1, 2), PIECE)
     wanted = things.unflatten(1, (-1, tubelet)).mean(2)[:, :, None].expand_as(moves)
-    counts = known.unflatten(1, (-1, tubelet)).all(2)[:, :, None, None, None]
-    missed = functional.binary_cross_entropy_with_logits(moves.float(), wanted, reduction="none")
-    return (missed * counts).sum() / (counts.sum() * moves[0, 0].numel()).clamp_min(1)
+    counts = known.unflatten(1, (-1, tubelet)).all(2).float()
+    missed = functional.binary_cross_entropy_with_logits(moves.float(), wanted, reduction="none").mean((2, 3, 4))
+    return (missed * counts).sum() / parallel.mean(counts.sum()).clamp_min(1 / parallel.size())
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,9 @@ class PointSettings:
     fades: int = 0  # steps in which the weight of ``still`` falls to a tenth, for it finds movers; 0: it stays
     together: float = 1.0
     moves: float = 4.0  # how surely each piece is of something that moves, where a film tells
-    found: float = (
-        0.35  # share of ``fades`` after which ``moves`` counts: who is told too soon looks for no second mover
-    )
+    found: float = 0.35  # share of ``fades`` after which it counts: who is told too soon looks for no second mover
     read: float = 1.0  # error of the points read from what was seen and from what was filled in
-    films: tuple[
-        str, ...
-    ] = ()  # embodiments whose films teach what to find; (): all. Where little moves, points jitter
+    films: tuple[str, ...] = ()  # embodiments whose films teach what to find; (): all. Points jitter where little moves
 
 
 class Pointing(nn.Module):
