@@ -19,6 +19,14 @@ def straight(films: int = 64, slots: int = 8, points: int = 3) -> Tensor:
     return start + velocity * torch.arange(slots)[:, None, None]
 
 
+def blank(tubelet: int, count: int) -> Points:
+    """A finder that knows nothing at all."""
+    finder = Points(picture=64, tubelet=tubelet, count=count, width=4)
+    for parameter in finder.parameters():
+        torch.nn.init.zeros_(parameter)
+    return finder
+
+
 def of_free(points: Tensor) -> tuple[Found, Tensor]:
     """Points that are found in films of which nothing is known."""
     films, slots, count, _ = points.shape
@@ -28,9 +36,7 @@ def of_free(points: Tensor) -> tuple[Found, Tensor]:
 
 def test_a_point_is_where_its_map_is_bright() -> None:
     """A network that answers to brightness finds a white square on black, wherever it is."""
-    finder = Points(picture=64, tubelet=2, count=1, width=4)
-    for parameter in finder.parameters():
-        torch.nn.init.zeros_(parameter)
+    finder = blank(tubelet=2, count=1)
     torch.nn.init.constant_(finder.look.weight, 1.0)
     torch.nn.init.constant_(finder.maps.weight, 1.0)
     for x, y in ((8, 8), (40, 20), (52, 60)):
@@ -41,9 +47,7 @@ def test_a_point_is_where_its_map_is_bright() -> None:
 
 def test_contrast_tells_what_is_flat_and_what_changes() -> None:
     """A network that answers to the lack of contrast finds a grey square before grey noise; or else what flickers."""
-    finder = Points(picture=64, tubelet=2, count=1, width=4)
-    for parameter in finder.parameters():
-        torch.nn.init.zeros_(parameter)
+    finder = blank(tubelet=2, count=1)
     torch.nn.init.constant_(finder.maps.weight, 1.0)
     torch.nn.init.constant_(finder.look.bias, 20.0)
     noise = torch.randint(98, 159, (1, 1, 3, 64, 64), generator=drawn(), dtype=torch.uint8)
@@ -58,9 +62,7 @@ def test_contrast_tells_what_is_flat_and_what_changes() -> None:
 
 def test_points_are_bound_to_what_moves_and_say_nothing_of_anything_else() -> None:
     """A network that takes what is very bright for what moves; one point looks at what is bright, one at all of it."""
-    finder = Points(picture=64, tubelet=1, count=2, width=4)
-    for parameter in finder.parameters():
-        torch.nn.init.zeros_(parameter)
+    finder = blank(tubelet=1, count=2)
     torch.nn.init.constant_(finder.look.weight, 0.1)
     torch.nn.init.constant_(finder.moves.weight, 1.0)
     torch.nn.init.constant_(finder.moves.bias, -20.0)
