@@ -199,12 +199,16 @@ def _losses(run: Path) -> Tensor:
 
 
 def _the_same(one: Path, other: Path) -> None:
-    """The losses of every step; weights of the model, the teacher and all that teaches; what the optimiser knows."""
+    """The losses of every step; weights of the model, the teacher and all that teaches; what the optimiser knows.
+
+    An L1 error within rounding of nothing has either sign, which moves a moment of the optimiser by a step of its own.
+    """
     torch.testing.assert_close(_losses(other), _losses(one), rtol=NEAR, atol=NEAR)
     alone, shared = (_flat(load_state(run / "latest.safetensors")["progress"]) for run in (one, other))
     assert alone.keys() == shared.keys()
     for name, value in alone.items():
-        torch.testing.assert_close(shared[name], value, rtol=NEAR, atol=NEAR, msg=lambda m, n=name: f"{n}: {m}")
+        near = 3 * NEAR if "exp_avg" in name else NEAR
+        torch.testing.assert_close(shared[name], value, rtol=NEAR, atol=near, msg=lambda m, n=name: f"{n}: {m}")
     final, gathered = (checkpoint.load(run / "checkpoint").state_dict() for run in (one, other))
     for name, value in final.items():
         torch.testing.assert_close(gathered[name], value, rtol=0, atol=NEAR, msg=lambda m, n=name: f"{n}: {m}")
