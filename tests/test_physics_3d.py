@@ -147,4 +147,4 @@ def test_who_copies_is_at_chance_and_who_has_not_learned_this_world_is_refused(m
         assert {name: who.value for name, who in each.baselines.items()} == dict.fromkeys(each.baselines, 0.5)
     with pytest.raises(ValueError, match="ami collect physics-3d"):
         next(source.twins(RecurrentJEPA(sized({"physics": violations.EMBODIMENT}, "tiny")), 2, Asking()))
-    assert [each.name for each, _ in SUITES["physics-3d"].asked] == ["physics-3d", "physics-3d-held-out"]
+    assert [each.name for each, _ in SUITES["physics-3d-2"].asked] == ["physics-3d", "physics-3d-held-out"]

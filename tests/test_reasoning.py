@@ -82,6 +82,9 @@ def test_twins_are_drawn_anew_for_every_seed_and_shown_to_people() -> None:
     assert one.possible.video is not None
     assert torch.equal(one.possible.video, same.possible.video)
     assert not torch.equal(one.possible.video, other.possible.video)
+    (usual,) = source.ordinary(model(), Asking(1))
+    assert usual.video is not None
+    assert not (usual.video[:, None] == one.possible.video).flatten(2).all(2).any(), "no film is its own yardstick"
     answer = PairsBenchmark("physics", source, Stepwise()).run(model(), 6, Asking(1))
     (strip,) = answer.strips
     assert set(strip.films) == {"possible", "impossible"}

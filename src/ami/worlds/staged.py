@@ -141,17 +141,6 @@ def collect(count: int, frames: int = FRAMES, seed: int = 0) -> list[Episode]:
     return [films[film] for film in range(count)]
 
 
-def experience(count: int, rng: np.random.Generator, frames: int = FRAMES) -> UInt8[np.ndarray, "films frames 64 64 3"]:
-    """Pictures of such films alone, without those in which a wind blows."""
-    studio, closed, still = Studio(), blinks(count, frames, rng), []
-    for rows, scenes, gusts in possible(count, frames, rng):
-        calm = np.flatnonzero(~gusts.any((1, 2)))
-        films = studio.draw((scenes.rows(calm),), frames, rng)[0]
-        films[closed[rows[calm]]] = GREY
-        still.append(films)
-    return np.concatenate(still)
-
-
 def _upright(scene: Scenes) -> bool:
     return bool(scene.stage.gravity[0] > 0)
 

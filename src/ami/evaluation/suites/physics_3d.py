@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from ami.evaluation.benchmark import Suite
 from ami.evaluation.suites.pairs import PairsBenchmark
-from ami.evaluation.suites.physics import Films, Matched
+from ami.evaluation.suites.physics import Matched
 from ami.reasoning.rules import Stepwise
 from ami.worlds import staged
 from ami.worlds.violations import Draw
@@ -24,14 +22,10 @@ class Staged(Matched):
         """MuJoCo."""
         return staged.Studio().draw
 
-    def possible(self, count: int, rng: np.random.Generator) -> Films:
-        """As many as have no wind."""
-        return staged.experience(count, rng)
-
 
 SUITES = (
     Suite(
-        "physics-3d",
+        "physics-3d-2",
         (
             (PairsBenchmark("physics-3d", Staged(), Stepwise()), 300),
             (PairsBenchmark("physics-3d-held-out", Staged(held_out=True), Stepwise()), 300),
