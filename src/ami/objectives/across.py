@@ -34,7 +34,7 @@ class AcrossSettings:
     colours: float = 1.0  # error of the code of what colours say by themselves, told from whatever was sensed
     depth: float = 1.0  # and of depth's
     code: int = 16  # numbers of such a code for each cell
-    lying: float = 1.0  # error of where what a cell shows lies
+    lying: float = 3.0  # error of where what a cell shows lies
     view: float = 2.0  # error of the view from elsewhere
     motion: float = 2.0  # error of how the camera moved between two views
     asked: int = 4  # steps of a clip that are asked for, each from others
