@@ -14,7 +14,7 @@ from ami.models.checkpoint import read_provenance
 from ami.recipes.spatial import SPATIAL
 from recorded_rooms import walk, write_tum
 
-TINY = replace(spatial.MAZE, best=True, learn=6, steps=4, among=4, probe_steps=3)
+TINY = replace(spatial.MAZE, learn=6, steps=4, among=4, probe_steps=3)
 SCALE = replace(
     reproduce.CAPABILITIES["spatial"], settings=replace(SPATIAL, steps=2, clip=3, batch=2), mazes=6, walk=6, n=4
 )
@@ -25,7 +25,7 @@ TWINS = {"untrained", "spatial-colours", "spatial-shuffled"}
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without MuJoCo, wherever this runs, and with few questions."""
     monkeypatch.setattr(reproduce, "find_spec", lambda name: None)
-    monkeypatch.setitem(SUITES, "spatial-maze-2-recorded", Suite("tiny", ((TINY, 4), *real_places.ASKED), True))
+    monkeypatch.setitem(SUITES, "spatial-maze-3-recorded", Suite("tiny", ((TINY, 4), *real_places.ASKED), True))
     monkeypatch.setitem(reproduce.CAPABILITIES, "spatial", SCALE)
     monkeypatch.setattr(page, "_curves", lambda curves: "")  # what takes longest of a report
 
@@ -48,7 +48,7 @@ def test_figures_stand_beside_twins_that_were_trained_alike(ami, tmp_path: Path)
 def test_with_mujoco_the_table_is_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reproduce, "find_spec", lambda name: name)
     scale, notes = reproduce.at_hand(SCALE)
-    assert (scale.tabletop, scale.suite, notes) == (1200, "spatial-2", ())
+    assert (scale.tabletop, scale.suite, notes) == (1200, "spatial-3", ())
     maze, table, *_ = (each.name for each, _ in SUITES[scale.with_films].asked)
     assert (maze.split("/")[0], table.split("/")[0]) == ("spatial", "tabletop")
     assert table.endswith("spatial/(position, velocity, yaw)")

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -368,6 +369,8 @@ def test_who_reads_best_is_asked_for_each_quantity() -> None:
     ways = [places.Way(seen, seen, places.read_ridge), places.Way(seen, seen, wrong), places.Way(noise, noise, wrong)]
     said = places.read_best(ways, truth, held, [slice(0, 1), slice(1, 2)])
     torch.testing.assert_close(said, truth, atol=1e-2, rtol=1e-2)
+    liked = places.read_best(ways, truth, held, [slice(None)], lambda said, _: (said[:, :1] - 9.0).abs())
+    assert (liked[:, 0] == 9).all(), "who errs least is decided by the error that is given"
 
 
 def test_a_model_measures_pairs_as_it_was_taught_and_others_have_no_measure(clip: Clip) -> None:
@@ -389,7 +392,7 @@ def test_a_walk_is_the_places_of_its_cameras(clip: Clip) -> None:
 
 
 def test_the_suite_asks_every_question_of_every_rival(clip: Clip) -> None:
-    made, asked = model(), replace(spatial_suite.MAZE, best=True, learn=12, steps=6, among=8, probe_steps=3)
+    made, asked = model(), replace(spatial_suite.MAZE, learn=12, steps=6, among=8, probe_steps=3)
     rival = model(1)
     answer = asked.run(made, 10, Asking(seed=1, untrained=model(2), rivals={"twin": rival}))
     names = {result.benchmark for result in answer.results}
@@ -398,3 +401,14 @@ def test_the_suite_asks_every_question_of_every_rival(clip: Clip) -> None:
     assert all({"untrained", "twin"} <= result.baselines.keys() for result in answer.results)
     depth = next(result for result in answer.results if result.metric == "rmse")
     assert depth.value < depth.baselines["mean"].value  # a maze's depth shows in how dark it is
+
+
+@pytest.mark.skipif(find_spec("mujoco") is None, reason="mujoco is not installed: pip install 'openami[worlds]'")
+def test_where_the_target_is_is_asked_of_views_and_learned_from_other_films() -> None:
+    asked = replace(spatial_suite.TABLE, learn=6, steps=7, among=4, probe_steps=3, things=10)
+    answer = asked.run(model(), 12, Asking(seed=1, untrained=model(2)))
+    told = {result.benchmark: result for result in answer.results if result.benchmark.startswith("spatial/")}
+    assert told.keys() == {"spatial/position", "spatial/velocity", "spatial/yaw"}
+    assert told["spatial/yaw"].metric == "r"
+    assert all({"untrained", "pixels"} == result.baselines.keys() for result in told.values())
+    assert any("10 films of three steps" in line for line in asked.protocol)

@@ -61,9 +61,9 @@ CAPABILITIES = {
         mazes=1500,
         walk=24,
         tabletop=1200,
-        suite="spatial-2",
-        with_films="spatial-2-recorded",
-        bare="spatial-maze-2",
+        suite="spatial-3",
+        with_films="spatial-3-recorded",
+        bare="spatial-maze-3",
     ),
     "memory": replace(_NOTHING, settings=_HOLDS, mazes=800, cups=3000, suite="memory", with_films="memory"),
 }

@@ -95,9 +95,9 @@ def read_network(seen: Tensor, truth: Tensor, asked: Tensor, seed: int, steps: i
         return probe.eval()(asked)
 
 
-def read_attentive(seen: Tensor, truth: Tensor, asked: Tensor, seed: int, steps: int) -> Tensor:
+def read_attentive(seen: Tensor, truth: Tensor, asked: Tensor, seed: int, steps: int, blocks: int = 0) -> Tensor:
     """What queries that look at all tokens, taught likewise, say of other rows; tokens are the last axis but one."""
-    probe = fit_attentive(seen, truth, seed, steps=steps, batch=128, rate=1e-3)
+    probe = fit_attentive(seen, truth, seed, steps=steps, batch=128, rate=1e-3, blocks=blocks)
     with torch.no_grad():
         return torch.cat([probe(part) for part in asked.split(_ASKED)])
 
@@ -111,8 +111,17 @@ class Way:
     read: Callable[[Tensor, Tensor, Tensor], Tensor]  # features, their truth, other features: what is said of these
 
 
+def squares(said: Float[Tensor, "n quantity"], true: Float[Tensor, "n quantity"]) -> Float[Tensor, "n quantity"]:
+    """Squared errors, each quantity in its own deviation."""
+    return ((said - true) / true.std(0).clamp_min(1e-6)).square()
+
+
 def read_best(
-    ways: Sequence[Way], truth: Float[Tensor, "n quantity"], held: Bool[Tensor, "n"], groups: Sequence[slice]
+    ways: Sequence[Way],
+    truth: Float[Tensor, "n quantity"],
+    held: Bool[Tensor, "n"],
+    groups: Sequence[slice],
+    missed: Callable[[Tensor, Tensor], Tensor] = squares,
 ) -> Float[Tensor, "m quantity"]:
     """What the best of some ways says, for each group of quantities: who errs least on rows ``held``.
 
@@ -120,8 +129,7 @@ def read_best(
     """
     first = int(held.sum())
     said = [way.read(way.learn[~held], truth[~held], torch.cat([way.learn[held], way.asked])).to(truth) for way in ways]
-    scale = truth.std(0).clamp_min(1e-6)
-    off = torch.stack([((each[:first] - truth[held]) / scale).square().mean(0) for each in said])
+    off = torch.stack([missed(each[:first], truth[held]).mean(0) for each in said])
     chosen = [int(off[:, group].mean(1).argmin()) for group in groups]
     return torch.cat([said[best][first:, group] for best, group in zip(chosen, groups, strict=True)], 1)
 

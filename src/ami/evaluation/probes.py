@@ -10,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ami.nn.transformer import Block
+
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0)
 
 
@@ -99,28 +101,37 @@ def fit_principal(features: Float[Tensor, "n feature"], components: int) -> Prin
 class Attentive(nn.Module):
     """Learned queries look at all tokens of a clip; a linear layer answers from what each one saw.
 
-    Source: the attentive probe of V-JEPA (Bardes et al. 2024, section 4), with one block and no MLP. Tokens are
-    standardised, and each has a learned place, so that a token's meaning may depend on where and when it is.
+    Source: the attentive probe of V-JEPA (Bardes et al. 2024, section 4), without an MLP; with ``blocks`` tokens hear
+    one another before (as the probe of V-JEPA 2 has it, Assran et al. 2025). Tokens are standardised, and each has a
+    learned place, so that a token's meaning may depend on where and when it is.
     """
 
     mean: Tensor
     scale: Tensor
 
     def __init__(
-        self, tokens: Float[Tensor, "n token dim"], answers: int, *, width: int = 64, queries: int = 4
+        self,
+        tokens: Float[Tensor, "n token dim"],
+        answers: int,
+        *,
+        width: int = 64,
+        queries: int = 4,
+        blocks: int = 0,
+        heads: int = 4,
     ) -> None:
         super().__init__()
         self.register_buffer("mean", tokens.mean((0, 1)))
         self.register_buffer("scale", tokens.std((0, 1)).clamp_min(1e-6))
         self.place = nn.Parameter(torch.zeros(tokens.shape[1], width))
         self.enter = nn.Linear(tokens.shape[2], width)
+        self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(blocks)))
         self.value = nn.Linear(width, width)
         self.query = nn.Parameter(torch.randn(queries, width) * width**-0.5)
         self.answer = nn.Linear(queries * width, answers)
 
     def forward(self, tokens: Float[Tensor, "n token dim"]) -> Float[Tensor, "n answer"]:
         """One answer a clip."""
-        seen = functional.gelu(self.enter((tokens - self.mean) / self.scale) + self.place)
+        seen = self.blocks(functional.gelu(self.enter((tokens - self.mean) / self.scale) + self.place))
         look = (self.query @ seen.mT * seen.shape[-1] ** -0.5).softmax(-1)
         return self.answer((look @ self.value(seen)).flatten(1))
 
@@ -133,11 +144,12 @@ def fit_attentive(
     steps: int = 800,
     batch: int = 64,
     rate: float = 3e-3,
+    blocks: int = 0,
 ) -> Attentive:
     """Train one by mean squared error on standardised ``truth``; its last layer then answers in their own unit."""
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
-        probe = Attentive(tokens, truth.shape[1]).to(tokens.device)
+        probe = Attentive(tokens, truth.shape[1], blocks=blocks).to(tokens.device)
     fit(probe, tokens, truth, seed, steps=steps, batch=batch, rate=rate)
     return probe.eval()
 
