@@ -58,7 +58,10 @@ def test_two_futures_are_told_apart_beside_the_truth(ami, made: Path, tmp_path: 
     assert (fitted["name"], fitted["quantities"], fitted["unit"]) == ("place", ["agent_x", "agent_y"], "px")
     assert "has a read-out 'place'; choose another name, or say --replace" in ami(*words).mistake
     assert ami(*words, "--replace").code == 0
-    assert re.search(r"place\s+two-rooms, latent\s+agent_x ± [\d.]+ px \(R² -?[\d.]+\)", ami("readout", made / "r").out)
+    assert re.search(
+        r"place\s+two-rooms, latent\s+agent_x ± [\d.]+ px \(R² -?[\d.]+, imagined ± [\d.]+\)",
+        ami("readout", made / "r").out,
+    )
     asked = ("imagine", made / "r", made / "d", "--episode", 4, "--what-if", "action=2:1,0;4:0,-1")
     held = ami(*asked, "--start", 5, "--steps", 6, "--out", tmp_path / "o", "--json").document
     assert held["checkpoint"] == before == checkpoint.digest(made / "r" / "checkpoint")

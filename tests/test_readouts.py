@@ -29,20 +29,24 @@ class Seeing(WorldModel):
         return Latent(clip.video[:, :, 0, None, :, 0, 0] / 255, clip.times)
 
     def believe(self, belief, seen, actions, embodiment=""):
-        assert seen.steps == 1
-        now = seen.values[:, 0, 0, :1]
+        now = seen.values[:, :, 0, :1].sum(1)
         if belief is not None:
             now = now + belief.recurrent if self.forgets else torch.cat([belief.recurrent, now], 1)
         return Belief(BODY.name, seen, None, now)
 
+    def predict(self, belief, actions, horizon):
+        last = belief.latents.values[:, -1:]
+        return Latent(last.expand(-1, horizon, -1, -1), belief.latents.times[:, -1:].expand(-1, horizon))
+
 
 def store(folder: Path, episodes: int = 12, frames: int = 20) -> Store:
-    """A colour that wanders, and its truth: itself in centimetres, the sum so far, a number without a cause."""
+    """A colour that wanders and rests from the middle on; its truth: itself in cm, the sum so far, and mere luck."""
     made, rng = Store.create(folder, BODY, ("place", "sum", "luck")), np.random.default_rng(0)
     recorded = []
     for number in range(episodes):
         video = np.zeros((frames, 16, 16, 3), np.uint8)
         video[:, 0, 0] = rng.integers(0, 256, (frames, 3))
+        video[(frames + 1) // 2 :, 0, 0] = video[(frames - 1) // 2, 0, 0]
         seen = video[:, 0, 0, 0] / 255
         truth = np.stack([40 * seen - 7, 10 * seen.cumsum(), np.full(frames, rng.normal())], 1).astype(np.float32)
         truth[3, 0] = np.nan if number % 2 else truth[3, 0]
@@ -67,6 +71,26 @@ def test_what_is_in_the_latent_is_read_in_its_unit(data: Store) -> None:
     assert held.data == data.digest
     gaps = sum(np.isnan(data.arrays(n)["truth"]).any() for n in range(len(data)))
     assert held.learned + held.measured == 12 * 20 - gaps
+
+
+def test_what_is_imagined_is_read_too_and_has_an_error_of_its_own(data: Store) -> None:
+    class Dim(Seeing):
+        """What it imagines lies elsewhere in the latent than what it perceives."""
+
+        def encode(self, clip):
+            seen = super().encode(clip)
+            return replace(seen, values=seen.values * torch.tensor([1.0, 0.0, 0.0]))
+
+        def predict(self, belief, actions, horizon):
+            future = super().predict(belief, actions, horizon)
+            return replace(future, values=future.values[..., [1, 0, 2]] / 2)
+
+    held = fit_readout_on(Dim().eval(), data, ["place"], unit="cm").fitted
+    assert held.imagined is not None
+    assert max(held.error[0], held.imagined[0]) < 0.05
+    seen, carried = (fit_readout_on(Seeing().eval(), data, ["sum"], features=each) for each in ("latent", "recurrent"))
+    assert seen.fitted.imagined is not None
+    assert carried.fitted.imagined is None, "a state is not imagined"
 
 
 def test_what_is_carried_along_is_read_out_of_beliefs(data: Store) -> None:

@@ -183,8 +183,9 @@ def _numbers(values: list[float | None]) -> str:
 def _line(name: str, kept: Kept) -> tuple[str, ...]:
     """A read-out for people."""
     held = kept.fitted
+    ahead = [""] * len(held.error) if held.imagined is None else [f", imagined ± {each:.3g}" for each in held.imagined]
     read = ", ".join(
-        f"{quantity} ± {error:.3g} {held.unit} (R² {r2:.3f})".replace("  ", " ")
-        for quantity, error, r2 in zip(held.quantities, held.error, held.r2, strict=True)
+        f"{quantity} ± {error:.3g} {held.unit} (R² {r2:.3f}{more})".replace("  ", " ")
+        for quantity, error, r2, more in zip(held.quantities, held.error, held.r2, ahead, strict=True)
     )
     return name, f"{held.embodiment}, {held.features}", read

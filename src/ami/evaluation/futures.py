@@ -15,7 +15,7 @@ from torch import Tensor
 from ami.data.episodes import Store
 from ami.evaluation.benchmark import Decoder
 from ami.evaluation.inferring import infer, ordinary
-from ami.evaluation.reading import recorded
+from ami.evaluation.reading import AHEAD, recorded
 from ami.evaluation.simulator import simulator_of
 from ami.reasoning.counterfactual import Futures, carried, distance, past, what_if
 from ami.reasoning.readouts import Kept
@@ -23,7 +23,6 @@ from ami.types import Belief, Clip, Latent, WorldModel
 
 Film = UInt8[np.ndarray, "k height width 3"]
 Told = Float[np.ndarray, "steps truth"]
-_STEPS = 16  # ahead, where nothing else is said
 _SHOWN = 8  # pictures in a row
 
 
@@ -111,7 +110,7 @@ def _when(asked: WhatIf, total: int) -> tuple[int, int]:
     """The last step that is believed, and how many are imagined after it."""
     start = (total - 1) // 2 if asked.start is None else asked.start
     left = total - 1 - start
-    steps = min(left, _STEPS) if asked.steps is None else asked.steps
+    steps = min(left, AHEAD) if asked.steps is None else asked.steps
     if start < 0 or not 1 <= steps <= left:
         raise ValueError(
             f"{steps} steps after step {start} were asked for, and episode {asked.episode} has steps 0 to {total - 1}; "
@@ -229,7 +228,8 @@ def _of(shelf: Mapping[str, Kept], clip: Clip, features: str) -> dict[str, Kept]
 
 def _about(name: str, kept: Kept) -> dict[str, Any]:
     held = kept.fitted
-    return {"name": name, "quantities": list(held.quantities), "unit": held.unit, "error": list(held.error)}
+    error = held.error if held.imagined is None else held.imagined  # where one is said, it is imagined steps it reads
+    return {"name": name, "quantities": list(held.quantities), "unit": held.unit, "error": list(error)}
 
 
 def _both(factual: Any, other: Any) -> dict[str, Any]:

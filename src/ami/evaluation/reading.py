@@ -12,10 +12,12 @@ from torch import Tensor
 from ami.data.crops import whole
 from ami.data.episodes import Store, split
 from ami.evaluation.probes import best_ridge
+from ami.reasoning.counterfactual import past
 from ami.reasoning.readout import Readout
 from ami.reasoning.readouts import Features, Fitted, Kept
 from ami.types import Belief, Clip, Latent, WorldModel
 
+AHEAD = 16  # steps that are imagined after the middle of an episode, at most: as far as `ami imagine` does
 EPISODES, MOST = 256, 4096  # episodes and steps that teach, and as many that measure: evenly taken if there are more
 _TOGETHER = 32  # episodes that are perceived at once
 _CHOOSING = 4  # every so many of the steps that teach choose the penalty
@@ -26,9 +28,10 @@ def fit_readout_on(
 ) -> Kept:
     """Learn to read ``columns`` of the store's truth out of each step, by a ridge on frozen features.
 
-    ``latent`` reads a step's latent, and so imagined steps as well; ``recurrent`` reads the recurrent state of what is
-    believed after a step, where hidden things are. Steps whose truth is not a number are left out. Sides are parted by
-    episode (:func:`ami.data.episodes.split`), and the penalty is chosen within the half that teaches.
+    ``latent`` reads a step's latent, perceived or imagined, and learns from both: what is imagined is less sharp, and
+    who learned from what is perceived alone misreads it. ``recurrent`` reads the recurrent state of what is believed
+    after a step, where hidden things are. Steps whose truth is not a number are left out. Sides are parted by episode
+    (:func:`ami.data.episodes.split`), and the penalty is chosen within the half that teaches.
     """
     if model.training:
         raise ValueError("the model is in training mode and would learn from what it is shown; call model.eval() first")
@@ -39,14 +42,13 @@ def fit_readout_on(
     if not columns or not all(sides):
         raise ValueError(f"a read-out needs a column and two episodes, one to learn from; {store.folder} is too small")
     number = [store.truth_names.index(name) for name in columns]
-    (known, told), (asked, true) = (_side(model, store, side, number, features) for side in sides)
-    choose = (
-        torch.arange(len(known)) * _CHOOSING // len(known) == 0
-    )  # a block of episodes: neighbours in time are alike
+    (known, told, first), (asked, true, seen) = (_side(model, store, side, number, features) for side in sides)
+    # A block of episodes of either kind: neighbours in time are alike.
+    choose = torch.cat([torch.arange(count) * _CHOOSING // max(count, 1) == 0 for count in (first, len(known) - first)])
     ridge = best_ridge(known, told, choose, ~choose)
     weight = ridge.weight / ridge.scale[:, None]
     readout = Readout(torch.cat([weight, (ridge.constant - ridge.mean @ weight)[None]]).float())
-    off = readout(asked) - true
+    (off, ahead), true = (readout(asked) - true).split([seen, len(true) - seen]), true[:seen]
     spread = (true - true.mean(0)).square().mean(0).clamp_min(1e-12)
     return Kept(
         readout,
@@ -56,9 +58,10 @@ def fit_readout_on(
             unit=unit,
             features=features,
             error=tuple(off.abs().mean(0).tolist()),
+            imagined=tuple(ahead.abs().mean(0).tolist()) if len(ahead) else None,
             r2=tuple((1 - off.square().mean(0) / spread).tolist()),
-            learned=len(known),
-            measured=len(asked),
+            learned=first,
+            measured=seen,
             data=store.digest,
         ),
     )
@@ -92,26 +95,49 @@ def _known(model: WorldModel, store: Store) -> str:
 @torch.no_grad()
 def _side(
     model: WorldModel, store: Store, episodes: Sequence[int], columns: Sequence[int], features: Features
-) -> tuple[Float[Tensor, "n feature"], Float[Tensor, "n quantity"]]:
-    """The features and the truth of steps in these episodes, those that are equally long after one another."""
+) -> tuple[Float[Tensor, "n feature"], Float[Tensor, "n quantity"], int]:
+    """The features and the truth of steps in these episodes, those that are equally long after one another.
+
+    First, so many, as they are perceived; then latents as they are imagined from the middle of an episode.
+    """
     episodes = episodes[:: -(-len(episodes) // EPISODES)]
     frames = model.part(_known(model, store)).frames
     by_steps: dict[int, list[int]] = {}
     for episode in episodes:
         by_steps.setdefault(store.episodes[episode].length // frames, []).append(episode)
     every = -(-sum(steps * len(alike) for steps, alike in by_steps.items()) // MOST) or 1
-    found, truth = [], []
+    rows: tuple[list[Tensor], ...] = ([], [], [], [])
     for steps, alike in by_steps.items():
         for first in range(0, len(alike) if steps else 0, _TOGETHER):
             clip = cut(model, store, np.array([[episode, 0] for episode in alike[first : first + _TOGETHER]]), steps)
             assert clip.truth is not None
-            told = clip.truth[:, ::every, columns].flatten(0, 1)
-            known = told.isfinite().all(1)
-            found.append(_features(model, clip, features)[:, ::every].flatten(0, 1)[known])
-            truth.append(told[known])
-    if sum(map(len, truth)) < _CHOOSING:
+            told, seen = clip.truth[..., columns], _features(model, clip, features)
+            parts = _known_rows(seen[:, ::every], told[:, ::every])
+            if features == "latent" and steps > 1:
+                ahead, future = _imagined(model, clip)
+                parts += _known_rows(future[:, ::every], told[:, ahead][:, ::every])
+            for row, part in zip(rows, parts, strict=False):
+                row.append(part)
+    if sum(map(len, rows[1])) < _CHOOSING:
         raise ValueError(f"{store.folder} has too few steps with a finite truth in these columns; record more episodes")
-    return torch.cat(found), torch.cat(truth).float()
+    found, truth = (torch.cat([*rows[kind], *rows[kind + 2]]) for kind in (0, 1))
+    return found, truth.float(), sum(map(len, rows[0]))
+
+
+def _known_rows(seen: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
+    """Steps one after another, those whose truth is known."""
+    seen, told = seen.flatten(0, 1), told.flatten(0, 1)
+    known = told.isfinite().all(1)
+    return seen[known], told[known]
+
+
+def _imagined(model: WorldModel, clip: Clip) -> tuple[slice, Float[Tensor, "batch horizon feature"]]:
+    """Which steps are imagined from the middle of a clip, by what was then done; and their latents."""
+    start = (clip.steps - 1) // 2
+    ahead = min(clip.steps - 1 - start, AHEAD)
+    done = None if clip.actions is None else clip.actions[:, start : start + ahead]
+    future = model.predict(past(model, clip.between(0, start + 1)), done, ahead)
+    return slice(start + 1, start + 1 + ahead), future.values.flatten(2)
 
 
 def _features(model: WorldModel, clip: Clip, features: Features) -> Float[Tensor, "batch time feature"]:

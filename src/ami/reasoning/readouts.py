@@ -35,6 +35,7 @@ class Fitted(BaseModel):
     unit: str
     features: Features = Field(description="a latent, all its tokens together, or the recurrent state of a belief")
     error: tuple[float, ...] = Field(description="mean absolute, of each quantity, in episodes it did not learn from")
+    imagined: tuple[float, ...] | None = Field(None, description="and in imagined steps of theirs, if it reads such")
     r2: tuple[float, ...] = Field(description="share of each quantity's variance there that it accounts for")
     learned: int = Field(ge=1, description="steps that it was fitted on")
     measured: int = Field(ge=1, description="steps that the error is of")
@@ -42,7 +43,7 @@ class Fitted(BaseModel):
 
     @model_validator(mode="after")
     def _each(self) -> Self:
-        if not len(self.quantities) == len(self.error) == len(self.r2):
+        if any(len(each) != len(self.quantities) for each in (self.error, self.r2, self.imagined or self.error)):
             raise ValueError(f"{len(self.quantities)} quantities need as many errors and r2, each its own")
         return self
 

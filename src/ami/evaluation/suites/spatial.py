@@ -361,6 +361,7 @@ QUICK = (replace(MAZE, learn=80, among=64, probe_steps=300, prefix="views"), 64)
 SUITES = (
     Suite("spatial-3", _BOTH),
     Suite("spatial-maze-3", ((MAZE, 400),)),
+    Suite("spatial-table-3", ((TABLE, 400),)),
     Suite("spatial-quick-2", (QUICK,)),
     Suite("spatial-3-recorded", (*_BOTH, *real_places.ASKED), real_films=True),
     Suite("spatial-maze-3-recorded", ((MAZE, 400), *real_places.ASKED), real_films=True),
