@@ -111,7 +111,7 @@ class Way:
     read: Callable[[Tensor, Tensor, Tensor], Tensor]  # features, their truth, other features: what is said of these
 
 
-def squares(said: Float[Tensor, "n quantity"], true: Float[Tensor, "n quantity"]) -> Float[Tensor, "n quantity"]:
+def _squares(said: Float[Tensor, "n quantity"], true: Float[Tensor, "n quantity"]) -> Float[Tensor, "n quantity"]:
     """Squared errors, each quantity in its own deviation."""
     return ((said - true) / true.std(0).clamp_min(1e-6)).square()
 
@@ -121,7 +121,7 @@ def read_best(
     truth: Float[Tensor, "n quantity"],
     held: Bool[Tensor, "n"],
     groups: Sequence[slice],
-    missed: Callable[[Tensor, Tensor], Tensor] = squares,
+    missed: Callable[[Tensor, Tensor], Tensor] = _squares,
 ) -> Float[Tensor, "m quantity"]:
     """What the best of some ways says, for each group of quantities: who errs least on rows ``held``.
 

@@ -117,14 +117,13 @@ class Attentive(nn.Module):
         width: int = 64,
         queries: int = 4,
         blocks: int = 0,
-        heads: int = 4,
     ) -> None:
         super().__init__()
         self.register_buffer("mean", tokens.mean((0, 1)))
         self.register_buffer("scale", tokens.std((0, 1)).clamp_min(1e-6))
         self.place = nn.Parameter(torch.zeros(tokens.shape[1], width))
         self.enter = nn.Linear(tokens.shape[2], width)
-        self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(blocks)))
+        self.blocks = nn.Sequential(*(Block(width, width // 16) for _ in range(blocks)))
         self.value = nn.Linear(width, width)
         self.query = nn.Parameter(torch.randn(queries, width) * width**-0.5)
         self.answer = nn.Linear(queries * width, answers)

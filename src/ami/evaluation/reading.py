@@ -106,22 +106,22 @@ def _side(
     for episode in episodes:
         by_steps.setdefault(store.episodes[episode].length // frames, []).append(episode)
     every = -(-sum(steps * len(alike) for steps, alike in by_steps.items()) // MOST) or 1
-    rows: tuple[list[Tensor], ...] = ([], [], [], [])
+    seen: list[tuple[Tensor, Tensor]] = []
+    imagined: list[tuple[Tensor, Tensor]] = []
     for steps, alike in by_steps.items():
         for first in range(0, len(alike) if steps else 0, _TOGETHER):
             clip = cut(model, store, np.array([[episode, 0] for episode in alike[first : first + _TOGETHER]]), steps)
             assert clip.truth is not None
-            told, seen = clip.truth[..., columns], _features(model, clip, features)
-            parts = _known_rows(seen[:, ::every], told[:, ::every])
+            told = clip.truth[..., columns]
+            seen.append(_known_rows(_features(model, clip, features)[:, ::every], told[:, ::every]))
             if features == "latent" and steps > 1:
                 ahead, future = _imagined(model, clip)
-                parts += _known_rows(future[:, ::every], told[:, ahead][:, ::every])
-            for row, part in zip(rows, parts, strict=False):
-                row.append(part)
-    if sum(map(len, rows[1])) < _CHOOSING:
+                imagined.append(_known_rows(future[:, ::every], told[:, ahead][:, ::every]))
+    count = sum(len(known) for _, known in seen)
+    if count < _CHOOSING:
         raise ValueError(f"{store.folder} has too few steps with a finite truth in these columns; record more episodes")
-    found, truth = (torch.cat([*rows[kind], *rows[kind + 2]]) for kind in (0, 1))
-    return found, truth.float(), sum(map(len, rows[0]))
+    found, truth = (torch.cat(part) for part in zip(*seen, *imagined, strict=True))
+    return found, truth.float(), count
 
 
 def _known_rows(seen: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,7 @@ _TOGETHER = 50  # quadruplets that are held in memory at once
 _ORDINARY = 5  # quadruplets of each cell whose possible films tell what is ordinary
 _APART = 1_000_003  # from the seeds of training
 
+Cell = tuple[str, bool, bool]  # principle, whether a screen hides it, whether the camera moves
 Films = UInt8[np.ndarray, "films frames 64 64 3"]
 
 
@@ -55,27 +56,27 @@ class Matched(ABC):
     def twins(self, model: WorldModel, n: int, asking: Asking) -> Iterator[Twins]:
         """``n`` pairs, half as many quadruplets, in each cell; the model has to know this world's embodiment."""
         knows(model, self.body.name)
-        draw = self.artist()
-        for place, (principle, hidden, moving) in enumerate(self._cells()):
-            asking.tell("drawing and judging films", place, len(self._cells()))
+        draw, cells = self.artist(), self._cells()
+        for place, cell in enumerate(cells):
+            asking.tell("drawing and judging films", place, len(cells))
             for first in range(0, (n + 1) // 2, _TOGETHER):
                 count = min(_TOGETHER, (n + 1) // 2 - first)
                 seed = [_APART + asking.seed, 1 + self.held_out, place + 1, first + 1]
-                yield self._twins(self._drawn(draw, place, count, seed), principle, hidden, moving, first)
-        asking.tell("drawing and judging films", len(self._cells()), len(self._cells()))
+                yield self._twins(self._drawn(draw, cell, count, seed), *cell, first)
+        asking.tell("drawing and judging films", len(cells), len(cells))
 
     def ordinary(self, model: WorldModel, asking: Asking) -> Iterator[Clip]:
         """Possible films of the same cells, of other quadruplets: what is rare among them, it is told, is rare."""
         draw = self.artist()
-        for place in range(len(self._cells())):
-            films = self._drawn(draw, place, _ORDINARY, [_APART + asking.seed, 3, place + 1]).films
+        for place, cell in enumerate(self._cells()):
+            films = self._drawn(draw, cell, _ORDINARY, [_APART + asking.seed, 3, place + 1]).films
             yield self._clip(np.concatenate([films[0, 0], films[1, 1]]))
 
-    def _cells(self) -> list[tuple[str, bool, bool]]:
+    def _cells(self) -> list[Cell]:
         return [(p, h, m) for h in self.hidden for m in self.moving for p in self.principles]
 
-    def _drawn(self, draw: violations.Draw, place: int, count: int, seed: Sequence[int]) -> violations.Quadruplets:
-        principle, hidden, moving = self._cells()[place]
+    def _drawn(self, draw: violations.Draw, cell: Cell, count: int, seed: Sequence[int]) -> violations.Quadruplets:
+        principle, hidden, moving = cell
         return violations.quadruplets(
             principle, count, seed, hidden=hidden, moving=moving, held_out=self.held_out, draw=draw
         )
