@@ -82,7 +82,7 @@ def test_what_is_hidden_is_read_better_after_it_was_inferred(store: Store) -> No
     seen = model.encode(clip)
     belief = model.believe(None, Latent(seen.values[:, :PAST], seen.times[:, :PAST]), None)
     future = Latent(seen.values[:, PAST:], seen.times[:, PAST:])
-    assert (infer(model, belief, None, future, known).recurrent[:, 2] == 0).all()
+    assert (infer(model, belief, None, future, known).belief.recurrent[:, 2] == 0).all()
     with pytest.raises(ValueError, match="read out of recurrent states, and this reads a latent"):
         find(model, clip, PAST, known, replace(kept, fitted=fit_readout_on(model, store, ["speed"]).fitted), clip.truth)
 

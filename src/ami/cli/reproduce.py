@@ -51,7 +51,7 @@ CAPABILITIES = {
     "door": replace(_ROOMS, settings=DOOR, **_DOORS, suite="door", with_films="door"),
     "video": replace(_NOTHING, recipe="video", settings=VIDEO, drawn=6000, suite="films", with_films="video"),
     "reason": replace(
-        _NOTHING, recipe="physics", settings=PHYSICS, physics=9000, suite="reason-3", with_films="reason-3"
+        _NOTHING, recipe="physics", settings=PHYSICS, physics=9000, suite="reason-4", with_films="reason-4"
     ),
     "spatial": replace(
         _NOTHING,

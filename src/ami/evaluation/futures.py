@@ -151,7 +151,7 @@ def _explained(
     unknown = asked.infer or ("latents" if before.recurrent is None else "recurrent")
     others = [episode for episode in (asked.episode, asked.past) if episode is not None]
     known = ordinary(model, store, start + 1, seen.steps, unknown, without=others)
-    return infer(model, before, done, seen, known)
+    return infer(model, before, done, seen, known).belief
 
 
 def _truly(

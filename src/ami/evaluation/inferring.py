@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ami.data.episodes import Store
 from ami.evaluation.reading import cut
-from ami.reasoning.causes import Explaining, Spread, Unknown, explain, spread
+from ami.reasoning.causes import Explained, Explaining, Spread, Unknown, explain, spread
 from ami.reasoning.readouts import Kept
 from ami.types import Belief, Clip, Latent, WorldModel
 
@@ -65,10 +65,14 @@ def infer(
     actions: Float[Tensor, "batch horizon action"] | None,
     seen: Latent,
     known: Ordinary,
-) -> Belief:
-    """The belief with the hidden causes that explain what was then ``seen``; a change is priced in ordinary energy."""
-    settings = Explaining(known.along.unknowns, prior=_PRICE * known.energy)
-    return explain(model, belief, actions, seen, settings, known.along).belief
+    price: float = _PRICE,
+) -> Explained:
+    """The belief with the hidden causes that explain what was then ``seen``.
+
+    A change by one deviation has its ``price``, in ordinary energy.
+    """
+    settings = Explaining(known.along.unknowns, prior=price * known.energy)
+    return explain(model, belief, actions, seen, settings, known.along)
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,8 @@ def find(
         raise ValueError(f"hidden causes are read out of recurrent states, and this reads a {kept.fitted.features}")
     seen, done = model.encode(clip), clip.actions
     before = model.believe(None, seen.between(0, past), None if done is None else done[:, : past - 1], clip.embodiment)
-    after = infer(model, before, None if done is None else done[:, past - 1 :], seen.between(past, clip.steps), known)
+    follow = None if done is None else done[:, past - 1 :]
+    after = infer(model, before, follow, seen.between(past, clip.steps), known).belief
 
     def read(belief: Belief) -> Float[Tensor, "batch quantity"]:
         assert belief.recurrent is not None, "``kept`` was fitted on such states"

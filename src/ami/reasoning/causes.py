@@ -24,7 +24,7 @@ class Explaining:
     """How hidden causes are looked for."""
 
     unknowns: tuple[Unknown, ...] = ("recurrent",)  # of the belief: what it carries along, the latents it holds
-    steps: int = 40  # calls of the model, there and back
+    steps: int = 15  # calls of the model, there and back
     prior: float = 0.03  # what a change by one deviation costs, in energy: nothing is changed without a reason
     first: float = 1.0  # deviations that the first step goes
     memory: int = 8  # steps from which the curvature is learned
@@ -53,6 +53,7 @@ class Explained:
     """A belief from which what was seen is more to be expected, and how it came to be."""
 
     belief: Belief
+    change: Float[Tensor, "batch n"]  # of the unknowns, in deviations along each direction or else in their own units
     history: Float[Tensor, "steps batch"]  # mean energy and the price of the change, which begins at 0; never goes up
 
 
@@ -117,7 +118,7 @@ def explain(
         return energy.detach() + settings.prior * by.square().sum(1), gradient + 2 * settings.prior * by
 
     by, history = _descend(misfit, begin.new_zeros(len(begin), (begin if ways is None else ways).shape[1]), settings)
-    return Explained(changed(by), history)
+    return Explained(changed(by), by, history)
 
 
 def _descend(

@@ -54,7 +54,7 @@ SUITES: dict[str, Suite] = {
         *hidden.SUITES,
         *shells.SUITES,
         *occluded.SUITES,
-        Suite("reason-3", (*physics.ASKED, *hidden.ASKED)),
+        Suite("reason-4", (*physics.ASKED, *hidden.ASKED)),
         *published.SUITES,
         *iphyre.SUITES,
         *layout.SUITES,
