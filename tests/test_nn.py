@@ -10,7 +10,7 @@ from ami.nn.encoders import ProprioDoor, StepEncoder
 from ami.nn.norm import EmbodimentNorm
 from ami.nn.predictors import ActionDoor, ResidualPredictor
 from ami.nn.tokenizers import PatchStem
-from ami.nn.transformer import Block
+from ami.nn.transformer import Block, attend
 from ami.types import Embodiment
 
 BODIES = {"a": Embodiment("a", 0.1)}
@@ -112,6 +112,22 @@ def test_a_block_is_the_standard_pre_norm_one() -> None:
     )
     tokens = torch.randn(3, 5, 32)
     torch.testing.assert_close(ours(tokens), reference(tokens), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_short_rows_in_bfloat16_attend_as_long_ones_do(masked: bool) -> None:
+    torch.manual_seed(0)
+    exact = torch.randn(3, 2, 4, 60, 32, requires_grad=True)
+    hears = torch.rand(2, 1, 60, 60) > 0.4 if masked else None
+    heard = attend(*exact, hears)
+    torch.testing.assert_close(heard, functional.scaled_dot_product_attention(*exact, hears))
+    rounded = exact.detach().bfloat16().requires_grad_()
+    short = attend(*rounded, hears)
+    assert short.dtype == torch.bfloat16
+    torch.testing.assert_close(short.float(), heard, rtol=0, atol=0.04)
+    (of_exact,) = torch.autograd.grad(heard.sin().sum(), exact)
+    (of_short,) = torch.autograd.grad(short.float().sin().sum(), rounded)
+    torch.testing.assert_close(of_short.float(), of_exact, rtol=0, atol=0.06)
 
 
 def test_what_is_normalised_has_no_mean_and_unit_variance() -> None:

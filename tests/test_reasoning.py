@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ami.evaluation.benchmark import Asking
-from ami.evaluation.suites.hidden import Counterfactual, Hidden
+from ami.evaluation.suites.hidden import Counterfactual, Hidden, _changes, _Reads, _ridge
 from ami.evaluation.suites.pairs import PairsBenchmark
 from ami.evaluation.suites.physics import Drawn
 from ami.models import jepa, vjepa
@@ -108,8 +108,22 @@ def test_another_wind_changes_what_follows_it_and_nothing_before() -> None:
         assert (film.video[-1] != other.video[-1]).any()
 
 
+def test_what_a_change_means_is_learned_and_depends_on_what_was_read() -> None:
+    state, change = torch.randn(900, 6), torch.randn(900, 3)
+    read = state[:, :1] - 2 * state[:, 1:2] + 30
+    truth = read + change[:, :1] * (read - 30) / 2  # what the state alone says is off by what a change then tells
+    teach, few, ask = slice(0, 400), slice(400, 700), slice(700, 900)
+    ridge = _ridge(state[teach], truth[teach])
+    said = ridge(state[few])
+    reads = _Reads(ridge, _ridge(_changes(change[few], said, ridge), truth[few] - said))
+    latent = Latent(torch.zeros(200, 1, 1), torch.zeros(200, 1))
+    belief = Belief("physics", latent, recurrent=state[ask].view(200, 2, 3))
+    before, after = (reads.before(belief) - truth[ask]).std(), (reads.after(belief, change[ask]) - truth[ask]).std()
+    assert after < 0.3 * before
+
+
 def test_hidden_causes_and_counterfactuals_are_answered_in_units() -> None:
-    answer = Hidden(learn=12).run(model(), 6, Asking(0))
+    answer = Hidden(learn=12, explained=8).run(model(), 6, Asking(0))
     assert [result.benchmark for result in answer.results] == ["hidden/position", "hidden/velocity", "hidden/drag"]
     assert all("filtered" in result.baselines for result in answer.results)
     (result,) = Counterfactual(learn=12).run(model(), 6, Asking(0)).results

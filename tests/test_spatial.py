@@ -18,7 +18,17 @@ from ami.evaluation.suites.real_places import chance
 from ami.models import checkpoint, contract
 from ami.models.baselines import CopyLast
 from ami.models.spatial import SpatialJEPA, sized
-from ami.nn.senses import CellStem, PointStem, bearings, colour_pieces, depth_pieces, directions, farthest, rays
+from ami.nn.senses import (
+    CellStem,
+    PointStem,
+    bearings,
+    colour_pieces,
+    depth_pieces,
+    directions,
+    farthest,
+    quarters,
+    rays,
+)
 from ami.nn.views import Elsewhere, told
 from ami.objectives.across import Across, AcrossSettings
 from ami.recipes.spatial import SPATIAL, spatial, spatial_colours, spatial_shuffled
@@ -138,6 +148,15 @@ def test_colours_and_depth_are_cut_alike() -> None:
     video = torch.arange(3 * 16 * 24).view(1, 1, 3, 16, 24).remainder(255).to(torch.uint8)
     pieces = (colour_pieces(video, 8) * 64 + 127.5).unflatten(2, (3, 8, 8))
     torch.testing.assert_close(pieces[0, 5], video[0, 0, :, 8:, 16:].float())
+
+
+def test_quarters_of_cells_are_cells_of_half_the_side() -> None:
+    video = torch.randint(0, 256, (2, 2, 3, 16, 24), dtype=torch.uint8)
+    depth = torch.rand(2, 2, 1, 16, 24) * (torch.rand(2, 2, 1, 16, 24) > 0.3)
+    for cut, pictures in ((colour_pieces, video), (depth_pieces, depth)):
+        found = quarters(cut(pictures, 8), 8).unflatten(1, (2, 3)).unflatten(3, (2, 2))
+        small = cut(pictures, 4).unflatten(1, (2, 2, 3, 2))
+        torch.testing.assert_close(found, small.transpose(2, 3), rtol=0, atol=0)
 
 
 def carried(turn: float, ranges: tuple[float, ...]) -> torch.Tensor:

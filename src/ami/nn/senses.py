@@ -30,15 +30,10 @@ def colour_pieces(
     return (cut.flatten(1, 2).flatten(2).float() - 127.5) / 64
 
 
-def quarters(
-    pieces: Float[Tensor, "views cells pixels"], patch: int, numbers: int = 1
-) -> Float[Tensor, "views cells quarters pixels"]:
-    """What :func:`colour_pieces` or :func:`depth_pieces` cut, cut once more each way.
-
-    ``numbers``: of a pixel that lie together, 1 of a picture's colours and 2 of its depth.
-    """
-    cut = pieces.unflatten(2, (-1, 2, patch // 2, 2, patch // 2, numbers))
-    return cut.permute(0, 1, 3, 5, 2, 4, 6, 7).flatten(2, 3).flatten(3)
+def quarters(pieces: Float[Tensor, "views cells pixels"], patch: int) -> Float[Tensor, "views cells quarters pixels"]:
+    """What :func:`colour_pieces` or :func:`depth_pieces` cut, cut once more each way."""
+    cut = pieces.unflatten(2, (-1, 2, patch // 2, 2, patch // 2))
+    return cut.permute(0, 1, 3, 5, 2, 4, 6).flatten(2, 3).flatten(3)
 
 
 class CellStem(nn.Module):

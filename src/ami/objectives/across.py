@@ -142,12 +142,12 @@ class Across(Objective):
     def _codes(self, senses: Senses, pupil: Tensor) -> dict[str, Tensor]:
         """What each sense says by itself of each quarter of a cell, told from whatever the pupil had."""
         weigh, losses, spread = self.settings, {}, pupil.new_zeros(())
-        for name, weight, sensed, numbers in (
-            ("colours", weigh.colours, senses.video, 1),
-            ("depth", weigh.depth, senses.depth, 2),
+        for name, weight, sensed in (
+            ("colours", weigh.colours, senses.video),
+            ("depth", weigh.depth, senses.depth),
         ):
             if sensed is not None:
-                code = self.codes[name](quarters(sensed, self.patch, numbers)).float()
+                code = self.codes[name](quarters(sensed, self.patch)).float()
                 code = code - parallel.mean(code.mean(0))
                 losses[name] = weight * (self.read[name](pupil).float() - code.flatten(2)).square().mean()
                 rows = code.flatten(0, 2)
