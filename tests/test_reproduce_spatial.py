@@ -25,7 +25,7 @@ TWINS = {"untrained", "spatial-colours", "spatial-shuffled"}
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without MuJoCo, wherever this runs, and with few questions."""
     monkeypatch.setattr(reproduce, "find_spec", lambda name: None)
-    monkeypatch.setitem(SUITES, "spatial-maze-3-recorded", Suite("tiny", ((TINY, 4), *real_places.ASKED), True))
+    monkeypatch.setitem(SUITES, "spatial-maze-4-recorded", Suite("tiny", ((TINY, 4), *real_places.ASKED), True))
     monkeypatch.setitem(reproduce.CAPABILITIES, "spatial", SCALE)
     monkeypatch.setattr(page, "_curves", lambda curves: "")  # what takes longest of a report
 
@@ -48,7 +48,7 @@ def test_figures_stand_beside_twins_that_were_trained_alike(ami, tmp_path: Path)
 def test_with_mujoco_the_table_is_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reproduce, "find_spec", lambda name: name)
     scale, notes = reproduce.at_hand(SCALE)
-    assert (scale.tabletop, scale.suite, notes) == (1200, "spatial-3", ())
+    assert (scale.tabletop, scale.suite, notes) == (1200, "spatial-4", ())
     maze, table, *_ = (each.name for each, _ in SUITES[scale.with_films].asked)
     assert (maze.split("/")[0], table.split("/")[0]) == ("spatial", "tabletop")
     assert table.endswith("spatial/(position, velocity, yaw)")

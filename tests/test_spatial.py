@@ -150,6 +150,14 @@ def test_colours_and_depth_are_cut_alike() -> None:
     torch.testing.assert_close(pieces[0, 5], video[0, 0, :, 8:, 16:].float())
 
 
+def test_a_view_is_alone_whose_depth_no_other_has() -> None:
+    near = torch.full((4, 256), 0.2)
+    near[1] += 0.004
+    near[2, :16] += 0.5
+    assert places.alone(near, 0.01).tolist() == [False, False, True, False]
+    assert places.alone(near[1:], 0.003).all()
+
+
 def test_quarters_of_cells_are_cells_of_half_the_side() -> None:
     video = torch.randint(0, 256, (2, 2, 3, 16, 24), dtype=torch.uint8)
     depth = torch.rand(2, 2, 1, 16, 24) * (torch.rand(2, 2, 1, 16, 24) > 0.3)

@@ -61,9 +61,9 @@ CAPABILITIES = {
         mazes=1500,
         walk=24,
         tabletop=1200,
-        suite="spatial-3",
-        with_films="spatial-3-recorded",
-        bare="spatial-maze-3",
+        suite="spatial-4",
+        with_films="spatial-4-recorded",
+        bare="spatial-maze-4",
     ),
     "memory": replace(_NOTHING, settings=_HOLDS, mazes=800, cups=3000, suite="memory", with_films="memory"),
 }

@@ -201,6 +201,12 @@ def ranked_first(said: Float[Tensor, "n feature"], there: Float[Tensor, "n featu
     return (far.gather(1, ring).argmin(1) == 0).double()
 
 
+def alone(pictures: Float[Tensor, "n cell"], least: float) -> Bool[Tensor, "n"]:
+    """Whether each picture differs from all others by more than ``least``, root mean square over its cells."""
+    far = torch.cdist(pictures.double(), pictures.double()) / pictures.shape[1] ** 0.5
+    return far.fill_diagonal_(torch.inf).amin(1) > least
+
+
 def walked(steps: Float[Tensor, "rows gaps 4 4"]) -> Float[Tensor, "rows steps 3"]:
     """Where motions lead, one after another, from the first camera's place: metres, in its axes."""
     pose = torch.eye(4, dtype=steps.dtype).expand(len(steps), 4, 4)

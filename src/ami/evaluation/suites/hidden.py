@@ -55,7 +55,7 @@ class _Reads(NamedTuple):
 class Hidden:
     """A mover is out of sight: where is it, how fast, how much drag; before and after inferring what fits the rest."""
 
-    learn: int = 6000  # films that teach the ridge, at that frame; with 256 of them it knows half as much of drag
+    learn: int = 8000  # films that teach the ridge, at that frame; with 256 of them it knows half as much of drag
     explained: int = 1500  # further films that teach what changes mean
     ahead: int = 8  # steps after the moment, in which it comes out again, that are to be explained
     price: float = 0.01  # of a change by one deviation, in ordinary energy: who knows what changes mean may make more
