@@ -20,8 +20,8 @@ Made from `--help` by `make docs`; a test holds the two together.
 
 Every verb exits with 0 when it did what was asked; with 2, and one sentence that says what to do, when what was asked
 cannot be done; with 1 when it failed; with 130 when it was interrupted. With `--json` it prints one JSON document and
-nothing else. Bars are shown on a terminal only. No verb writes over what is there unless it is asked to. Where an error is a riddle, set
-`AMI_TRACEBACK=1` to see where it came from."""
+nothing else. Bars are shown on a terminal only. No verb writes over what is there unless it is asked to. Where an error
+is a riddle, set `AMI_TRACEBACK=1` to see where it came from."""
 
 
 def manual() -> str:

@@ -199,7 +199,7 @@ class Train(Heavy):
     data: tuple[Path, ...] = ()  # stores to learn from, one for each embodiment
     out: Path | None = None  # folder of the run
     seed: int = 0  # of the first weights and of everything drawn
-    size: str | None = None  # baby, tiny or small (who only acts: to large; video: to giant); as the recipe says where it is not said
+    size: str | None = None  # baby, tiny, small (who only acts: to large; video: to giant); else as the recipe says
     picture: int | None = None  # px on a side that a model of the recipe video sees; as many as its size wants
     steps: int | None = None  # in all; of a baby, of its first two stages, to which all else is in proportion
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
