@@ -545,6 +545,7 @@ def test_settings_that_make_no_sense(ami, made: Path, tmp_path: Path) -> None:
     out, data = ("--out", tmp_path / "x"), ("--data", made / "d")
     text = tmp_path / "text.png"
     text.write_text("no picture")
+    (tmp_path / "untrained").mkdir()
     for words, match in (
         (("collect", "two-rooms/all", *out, "--episodes", 2), "at least 3"),
         (("collect", "two-rooms/door", *out, "--steps", 1), "of 2 steps"),
@@ -559,15 +560,19 @@ def test_settings_that_make_no_sense(ami, made: Path, tmp_path: Path) -> None:
         (("plan", made / "r", "--world", "two-rooms/door", "--start", text), "or --start and --goal"),
         (("plan", made / "r", "--world", "two-rooms/door", "--budget-ms", -1), "0 milliseconds or more"),
         (("plan", made / "r", "--world", "two-rooms/door", "--horizon", 0), "a plan is 1 step long or more"),
-        (("plan", made / "r", "--start", text, "--goal", text), "text.png is not a picture"),
+        (("plan", made / "r", "--start", text, "--goal", text), "text.png cannot be read"),
         (("plan", made / "r", "--start", tmp_path / "none", "--goal", text), "none: No such file"),
         (
             ("plan", made / "r", "--world", "two-rooms/door", "--embodiment", "arm"),
             "embodiment 'arm'; it knows two-rooms",
         ),
+        (
+            ("eval", made / "r", "--suite", "tiny", *out, "--rivals", tmp_path / "untrained"),
+            "another row of the report is called 'untrained'",
+        ),
     ):
         assert match in ami(*words).mistake
-    assert inside(tmp_path) == ["text.png"]
+    assert inside(tmp_path) == ["text.png", "untrained"]
 
 
 @pytest.mark.parametrize("place", ["fsync", "replace"])

@@ -154,11 +154,18 @@ def other_pictures(folder: Path) -> Path:
     return path
 
 
+def only_a_table(folder: Path) -> Path:
+    with h5py.File(path := folder.with_suffix(".hdf5"), "w") as file:
+        file["data"] = np.array([b"demo_0"])
+    return path
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
         (torn_hdf5, "is not an HDF5 file in robomimic's layout"),
         (without_actions, "is not an HDF5 file in robomimic's layout"),
+        (only_a_table, "is not an HDF5 file in robomimic's layout"),
         (other_pictures, "video has shape (3, 64, 64, 3); for 4 frames"),
         (lambda folder: pusht(folder, **{"data/state": np.zeros((9, 5), np.float32)}), "its episodes end at 15"),
         (lambda folder: pusht(folder, **{"data/action": np.zeros((15, 3), np.float32)}), "another task's"),

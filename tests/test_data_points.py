@@ -148,6 +148,7 @@ LOST = np.where(np.arange(8)[:, None] == 3, np.nan, CORNERS)
         (broken(lambda b: b.replace(b"vertex", b"edge")), "it has no vertices"),
         (broken(lambda b: b.replace(b"end_header", b"the end")), "its header has no end"),
         (broken(lambda b: b.replace(b"DATA binary", b"DATA secret"), "binary.pcd"), "its data are 'secret'"),
+        (broken(lambda b: b.replace(b"TYPE F", b"TYPE X"), "binary.pcd"), "is not a point cloud that can be read"),
         (broken(lambda b: b[3:]), "does not begin with 'ply'"),
         (broken(lambda b: b""), "its header has no end"),
     ],

@@ -152,6 +152,17 @@ def words(folder: Path) -> None:
     (folder / "camera.json").write_text('{"fx": "wide", "fy": 1, "cx": 1, "cy": 1}')
 
 
+def number_as_word(folder: Path) -> None:
+    (folder / "camera.json").write_text('{"fx": 50, "fy": 50, "cx": 1, "cy": 1, "depth_scale": "much"}')
+
+
+def torn_within(folder: Path) -> None:
+    path = folder / "frame-000001.color.png"
+    content = bytearray(path.read_bytes())
+    content[content.index(b"IDAT") + 1] ^= 32
+    path.write_bytes(content)
+
+
 def no_rotation(folder: Path) -> None:
     (folder / "groundtruth.txt").write_text("100.0 0 0 0 0 0 0 0\n")
 
@@ -173,6 +184,8 @@ def other_clock(folder: Path) -> None:
         ("7-scenes", torn, "cannot be read"),
         ("tum", no_camera, "has no intrinsics: put fx, fy, cx, cy (pixels) into"),
         ("tum", words, "is no calibration"),
+        ("tum", number_as_word, "is no calibration"),
+        ("7-scenes", torn_within, "cannot be read"),
         ("tum", no_rotation, "is no rotation; its length must be 1"),
         ("tum", other_clock, "are the clocks the same?"),
     ],

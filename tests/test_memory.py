@@ -1,5 +1,6 @@
 """What was remembered is found, under its bounds and no others, wherever it is kept; nothing is lost to a kill."""
 
+import json
 import math
 import os
 import sys
@@ -261,6 +262,16 @@ def test_export_and_import_give_the_same_memory(filled, new: Callable[[], str], 
     (tmp_path / "y.npz").write_bytes(written)
     with pytest.raises(ValueError, match="is not the export of a memory, or is damaged"):
         bring_in(tmp_path / "y.npz", other)
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    with np.load(tmp_path / "x.npz", allow_pickle=False) as held:
+        arrays = dict(held)
+    about = {**json.loads(arrays["about"].item()), "colour": 1}
+    np.savez(tmp_path / "told.npz", **{**arrays, "about": np.array(json.dumps(about))})
+    np.savez(tmp_path / "less.npz", **{name: each for name, each in arrays.items() if name != "surprise"})
+    for name in ("one.npy", "told.npz", "less.npz"):
+        with pytest.raises(ValueError, match="is not the export of a memory, or is damaged"):
+            bring_in(tmp_path / name, other)
+        assert not kind(other).exists(other)
     with np.load(tmp_path / "x.npz", allow_pickle=False) as held:
         np.savez(tmp_path / "z.npz", **{**held, "times": np.full(len(made), np.nan)})
     with pytest.raises(ValueError, match="must be finite"):

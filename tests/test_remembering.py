@@ -1,5 +1,6 @@
 """``ami remember``, ``ami recall`` and ``ami memory`` do what they say; every mistake is one sentence."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -146,7 +147,10 @@ def test_mistakes_are_one_sentence(ami, made: Path, memory: Path, tmp_path: Path
     assert "is no time" in ami("recall", memory, "--image", asked, "--since", "yesterday").mistake
     assert "nothing was named to forget" in ami("memory", "forget", memory).mistake
     assert "keep 1 or more" in ami("memory", "prune", memory, "--keep", 0).mistake
-    assert "not a picture" in ami("recall", memory, "--image", memory / "memory.sqlite").mistake
+    assert "sqlite cannot be read" in ami("recall", memory, "--image", memory / "memory.sqlite").mistake
+    twice = shutil.copytree(made / "films", tmp_path / "else" / "films")
+    words = ("remember", made / "c", made / "films", twice, "--memory", tmp_path / "n")
+    assert "would both be episode 'one.mp4'" in ami(*words).mistake
     assert "ends in .npz" in ami("memory", "export", memory, "--out", tmp_path / "x.zip").mistake
     assert "holds no film" in ami("remember", made / "c", tmp_path, "--memory", tmp_path / "n").mistake
     assert not (tmp_path / "n").exists()

@@ -68,6 +68,7 @@ def ask_about(
         raise ValueError(f"--n is {question.n}; a result needs at least one episode")
     if question.seed < 0:
         raise ValueError(f"--seed is {question.seed}; seeds count from 0")
+    _refuse_alike(rivals)
     came_from = checkpoint.read_provenance(folder)
     pictures, robots, films, notes = None, None, None, []
     for store in stores:
@@ -79,6 +80,8 @@ def ask_about(
         elif store.embodiment.action_dim and (robots := held_out(store)) is None:
             raise ValueError(f"{store.folder} has {len(store)} episodes, too few to hold two of them out; record more")
         elif not store.embodiment.action_dim:
+            if films is not None:
+                raise ValueError(f"{films.folder} and {store.folder} both hold films; name one of them")
             films = store
             if not suite_named(question.suite).real_films:
                 asks = ", ".join(name for name, suite in SUITES.items() if suite.real_films)
@@ -104,3 +107,12 @@ def ask_about(
         workers=torch.get_num_threads() if question.device == "cpu" else 1,
     )
     return replace(report, notes=[*report.notes, *notes])
+
+
+def _refuse_alike(rivals: Sequence[Path]) -> None:
+    """Each row of a report has a name of its own."""
+    taken = {"model", "untrained", "pixels", "mean", "last-view"}
+    for rival in rivals:
+        if (name := rival.resolve().name) in taken:
+            raise ValueError(f"--rivals {rival}: another row of the report is called '{name}'; rename the folder")
+        taken.add(name)

@@ -57,6 +57,12 @@ def recordings(paths: tuple[Path, ...], model: WorldModel) -> tuple[str, list[Re
         else:
             found += [Recording(film.name, str(film)) for film in films_in([path])]
             bodies[passive(model).name] = path
+    first: dict[str, str] = {}
+    for each in found:
+        if first.setdefault(each.name, each.source) != each.source:
+            raise ValueError(
+                f"{first[each.name]} and {each.source} would both be the episode '{each.name}'; rename one"
+            )
     if len(bodies) != 1:
         said = " and ".join(f"{body!r} ({path})" for body, path in bodies.items()) or "nothing"
         raise ValueError(f"a memory holds what one embodiment saw, and {said} was named; name recordings of one")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from rich.console import Group
 from rich.table import Table
 
@@ -18,6 +18,7 @@ from ami.agent import perceive
 from ami.cli.asking import checkpoint_in
 from ami.cli.refuse import choose
 from ami.cli.show import lines
+from ami.data.recording import opened
 from ami.evaluation.suites.control import RoomsBenchmark
 from ami.evaluation.suites.reaching import BY_WAYS
 from ami.evaluation.suites.ways import NoPlanBenchmark
@@ -59,13 +60,16 @@ def plan(
         side = model.part(body).picture
         assert start is not None
         assert goal is not None
-        assert side is not None, "who acts sees pictures of one size"
+        if side is None:
+            raise ValueError(f"'{body}' is told of objects and sees no pictures; it cannot plan between two")
         made, took = ask(body, read_picture(start, side), read_picture(goal, side))
         return {"start": str(start), "goal": str(goal), **_document(model, made, took, body, seed)}
     body = embodiment or rooms.EMBODIMENT.name
     if body not in model.embodiments:
         known = ", ".join(model.embodiments)
         raise ValueError(f"the model does not know the embodiment '{body}'; it knows {known}")
+    if body != rooms.EMBODIMENT.name:
+        raise ValueError(f"in {world} one acts as '{rooms.EMBODIMENT.name}', not as '{body}'")
     family = world.removeprefix("two-rooms/")
     asked = NoPlanBenchmark(sealed=True) if family == rooms.SEALED else RoomsBenchmark(family)
     pairs = asked.pairs(seed, 1)
@@ -179,11 +183,8 @@ def _who(model: WorldModel, embodiment: str | None) -> str:
 
 def read_picture(path: Path, side: int) -> np.ndarray:
     """A picture file as the model sees: its middle square, at the model's size."""
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(ImageOps.fit(picture.convert("RGB"), (side, side), Image.Resampling.BOX))
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} is not a picture that can be read: {error}") from error
+    with opened(path) as picture:
+        return np.asarray(ImageOps.fit(picture.convert("RGB"), (side, side), Image.Resampling.BOX))
 
 
 def _picture_clip(picture: np.ndarray, embodiment: str) -> Clip:

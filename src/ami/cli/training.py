@@ -150,13 +150,13 @@ def _settled(settings: Any, device: str) -> Any:
     return replace(settings, **parts)
 
 
-def preview(recipe: str, size: str | None, steps: int | None, cluster: str) -> Outcome:
+def preview(recipe: str, size: str | None, steps: int | None, picture: int | None, cluster: str) -> Outcome:
     """What training would take, on a cluster of that name."""
     if recipe != "video":
         raise ValueError(f"a dry run reckons what a V-JEPA takes, by the recipe video; {recipe} is not one")
     if steps is not None and steps < 1:
         raise ValueError(f"{steps} steps were asked for; at least 1 is needed")
-    held = {"recipe": recipe, **scale.preview(size or "baby", Cluster.named(cluster), steps)}
+    held = {"recipe": recipe, **scale.preview(size or "baby", Cluster.named(cluster), steps, picture)}
     clip, plan, takes, parts = held["clip"], held["schedule"], held["takes"], held["parameters"]
     seen = " and ".join(f"{mask['visible']:,}" for mask in clip["masks"])
     state, clip_bytes, memory = (_size(takes[f"{each}_bytes"]) for each in ("state", "clip", "memory"))

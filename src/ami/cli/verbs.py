@@ -219,7 +219,7 @@ class Train(Heavy):
 
         choose("recipe", self.recipe, RECIPES)
         if self.dry_run:
-            return preview(self.recipe, self.size, self.steps, self.cluster)
+            return preview(self.recipe, self.size, self.steps, self.picture, self.cluster)
         if not self.data or self.out is None:
             raise ValueError("a training learns from stores and needs a folder; name them with --data and --out")
         settings = settings_of(self.recipe, self.size, self.steps, self.picture)

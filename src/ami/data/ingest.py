@@ -180,6 +180,8 @@ def _refusal(error: ValueError) -> ValueError:
 
 
 def _nothing(skipped: Sequence[LeftOut]) -> ValueError:
+    if not skipped:
+        return ValueError("what was named holds no episode; copy it again")
     return ValueError(f"not one of {len(skipped)} files could be read; the first: {skipped[0].why}")
 
 

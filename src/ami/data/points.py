@@ -96,7 +96,7 @@ def read_cloud(path: Path) -> Cloud:
     read: Callable[[bytes], Cloud] = _pcd if path.suffix.lower() == ".pcd" else _ply
     try:
         cloud = read(content)
-    except (ValueError, KeyError, IndexError, UnicodeDecodeError, struct.error) as error:
+    except (ValueError, KeyError, IndexError, TypeError, struct.error) as error:
         said = f"{error} is missing in its header" if isinstance(error, KeyError) else error
         raise ValueError(f"{path} is not a point cloud that can be read: {said}") from error
     if not len(cloud.points):

@@ -64,6 +64,20 @@ def needed(module: str, what: str, extra: str) -> Any:
         ) from error
 
 
+def opened(path: Path) -> Image.Image:
+    """A picture file, decoded. ``ValueError`` where it is none or is damaged, ``FileNotFoundError`` where none is."""
+    try:
+        picture = Image.open(path)
+        picture.load()
+    except FileNotFoundError:
+        raise
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # a torn PNG is a SyntaxError to Pillow
+        raise ValueError(
+            f"picture {path} cannot be read ({error}); it is damaged, or no picture: copy it again"
+        ) from error
+    return picture
+
+
 def square(picture: Image.Image, size: int) -> UInt8[np.ndarray, "size size 3"]:
     """The middle square of a picture in RGB, averaged to ``size`` pixels."""
     left, top, side = middle(picture.width, picture.height)

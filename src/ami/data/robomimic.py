@@ -37,14 +37,14 @@ def open_robomimic(path: Path, wanted: Wanted) -> Recording:
             state = file["data"][demos[0]].get("states")
             truth = tuple(f"state_{k}" for k in range(0 if state is None or state.ndim != 2 else state.shape[1]))
             camera = _camera([name for name in file["data"][demos[0]].get("obs", ())], wanted.camera)
-    except (OSError, KeyError, IndexError, TypeError, ValueError) as error:
+            rate = float(said.get("env_kwargs", {}).get("control_freq") or _RATE)
+    except (OSError, KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path} is not an HDF5 file in robomimic's layout that can be read: {error}") from error
     if any(each.ndim != 2 or each.shape[1] != actions[0].shape[1] for each in actions):
         raise ValueError(f"{path}: not all demonstrations have {actions[0].shape[-1]} numbers in an action")
     low, high = (edge([edge(each, 0) for each in actions if len(each)], 0) for edge in (np.min, np.max))
     if (np.abs([low, high]) <= 1).all():
         low, high = -np.ones_like(low), np.ones_like(high)
-    rate = float(said.get("env_kwargs", {}).get("control_freq") or _RATE)
     body = Embodiment(str(said.get("env_name", path.stem)), 1 / rate, tuple(low.tolist()), tuple(high.tolist()))
 
     def read(number: int) -> tuple[Episode, None]:

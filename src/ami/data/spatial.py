@@ -14,7 +14,7 @@ from PIL import Image
 
 from ami import geometry
 from ami.data.episode import Episode
-from ami.data.recording import Recording, Wanted, middle, square
+from ami.data.recording import Recording, Wanted, middle, opened, square
 from ami.types import Embodiment
 
 RGBD = Embodiment("rgbd", step_seconds=1 / 30)  # a camera that is carried about; the step is each recording's own
@@ -148,7 +148,7 @@ def _recording(path: Path, frames: Sequence[_Frame], camera: Calibration, wanted
 def _episode(
     path: Path, frames: Sequence[_Frame], ticks: Float64[np.ndarray, "frames"], camera: Calibration, size: int
 ) -> Episode:
-    with _opened(frames[0].colour) as first:
+    with opened(frames[0].colour) as first:
         width, height = first.size
     intrinsics = camera.cropped(width, height, size)
     if intrinsics is None:
@@ -158,7 +158,7 @@ def _episode(
         )
     video, depth = [], []
     for frame in frames:
-        with _opened(frame.colour) as picture:
+        with opened(frame.colour) as picture:
             if picture.size != (width, height):
                 raise ValueError(f"{frame.colour} is {_size(picture)} and those before it {width} x {height} px")
             video.append(square(picture, size))
@@ -177,7 +177,7 @@ def _episode(
 
 def _depth(path: Path, like: tuple[int, int], scale: float, size: int) -> Float[np.ndarray, "size size"]:
     """Metres in the middle square: of each new pixel the one depth at its middle, for means lie between surfaces."""
-    with _opened(path) as picture:
+    with opened(path) as picture:
         if picture.size != like:
             raise ValueError(
                 f"{path} is {_size(picture)} and its colour picture {like[0]} x {like[1]} px; give each colour pixel "
@@ -199,13 +199,12 @@ def _calibration(path: Path, wanted: Wanted, depth_scale: float) -> Calibration 
         return None
     try:
         held = json.loads(own.read_text(encoding="utf-8"))
-        known = {name: held[name] for name in ("fx", "fy", "cx", "cy")}
-        known |= {name: held[name] for name in ("width", "height") if name in held}
-        camera = Calibration(**{"depth_scale": held.get("depth_scale", depth_scale), **known})
-        numbers = [float(value) for value in known.values()]
+        known = {name: float(held[name]) for name in ("fx", "fy", "cx", "cy")}
+        known["depth_scale"] = float(held.get("depth_scale", depth_scale))
+        camera = Calibration(**known, **{name: int(held[name]) for name in ("width", "height") if name in held})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{own} is no calibration: {error!r}; wanted are the numbers fx, fy, cx, cy") from error
-    if not (np.isfinite(numbers).all() and min(camera.fx, camera.fy, camera.depth_scale) > 0):
+    if not (np.isfinite(list(known.values())).all() and min(camera.fx, camera.fy, camera.depth_scale) > 0):
         raise ValueError(f"{own} is no calibration: focal lengths and depth_scale must be above 0")
     return camera
 
@@ -245,15 +244,6 @@ def _nearest(times: Float64[np.ndarray, "rows"], wanted: Float64[np.ndarray, "ti
     after = np.searchsorted(times, wanted).clip(1, max(len(times) - 1, 1))
     before_is_nearer = wanted - times[after - 1] <= np.abs(times[np.minimum(after, len(times) - 1)] - wanted)
     return np.where(before_is_nearer, after - 1, np.minimum(after, len(times) - 1))
-
-
-def _opened(path: Path) -> Image.Image:
-    try:
-        picture = Image.open(path)
-        picture.load()
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # a torn PNG is a SyntaxError to Pillow
-        raise ValueError(f"picture {path} cannot be read ({error}); copy it again") from error
-    return picture
 
 
 def _size(picture: Image.Image) -> str:

@@ -15,10 +15,10 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from jaxtyping import Float64, UInt8
-from PIL import Image
 
 from ami import files
 from ami.data.episodes import Episode
+from ami.data.recording import opened
 from ami.types import Embodiment, LeftOut
 
 FILM = Embodiment("film", step_seconds=0.1)
@@ -127,11 +127,8 @@ def pictures_in(folder: Path) -> list[Path]:
 
 def read_picture(path: Path) -> UInt8[np.ndarray, "height width 3"]:
     """One picture in RGB; what it says of transparency is left out."""
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except OSError as error:
-        raise ValueError(f"picture {path} cannot be read; it is damaged, or no picture: copy it again") from error
+    with opened(path) as picture:
+        return np.asarray(picture.convert("RGB"))
 
 
 def frame_rate(path: Path) -> float:

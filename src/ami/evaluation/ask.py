@@ -23,6 +23,7 @@ from ami.evaluation.suites import SUITES
 from ami.evaluation.suites.diagnosed import diagnosed
 from ami.evaluation.suites.robots import NextLatent
 from ami.models import checkpoint
+from ami.training.loop import drawn_from
 from ami.types import Clip, WorldModel
 
 
@@ -164,8 +165,7 @@ def held_out_clip(store: Store, episodes: Sequence[int]) -> Clip:
 def untrained(model: WorldModel, kinds: checkpoint.Kinds = checkpoint.MODELS) -> WorldModel:
     """The same architecture with fresh weights, of any kind that a checkpoint can hold."""
     kind = next(kind for _, kind in kinds.values() if type(model) is kind)
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(0)
+    with drawn_from(0):
         return kind(model.config).eval()
 
 

@@ -65,6 +65,8 @@ def real_films(store: Store | None, model: WorldModel, asks: str) -> Store:
     """The films that ``asks`` asks about; ``ValueError`` where they are missing, too few, or of another rate."""
     if store is None or len(store) < 2:
         raise ValueError(f"{asks} needs two or more real films; name a store of them with --data")
+    if "video" not in store.fields:
+        raise ValueError(f"{store.folder} holds no pictures, and {asks} asks about films")
     if abs(store.embodiment.step_seconds * rate(model) - 1) > 0.01:
         raise ValueError(
             f"{store.folder} has {1 / store.embodiment.step_seconds:g} frames a second and this model watches "

@@ -50,7 +50,7 @@ def block_flow(
 def change_by_frame(video: UInt8[Tensor, "frames 3 height width"]) -> dict[str, Float[Tensor, "frames"]]:
     """What a film does at each frame, without any learning; 0 where too few frames came before.
 
-    ``frame-difference``: mean absolute change, grey levels; ``flow-magnitude``: px per frame; ``flow-change``: how far
+    ``frame-differences``: mean absolute change, grey levels; ``flow-magnitude``: px per frame; ``flow-change``: how far
     the flow differs from that of the frame before, px per frame; ``flow-residual``: grey levels left unexplained.
     """
     flow = block_flow(video)

@@ -13,8 +13,7 @@ from torch import Tensor
 from ami.data.episodes import Store
 from ami.evaluation.reading import cut
 from ami.reasoning.causes import Explained, Explaining, Spread, Unknown, explain, spread
-from ami.reasoning.readouts import Kept
-from ami.types import Belief, Clip, Latent, WorldModel
+from ami.types import Belief, Latent, WorldModel
 
 MOST = 128  # stretches of other recordings to learn from
 _PRICE = 0.3  # of a change by one deviation, in ordinary energy: at a tenth of it what is known already is thrown away
@@ -73,44 +72,6 @@ def infer(
     """
     settings = Explaining(known.along.unknowns, prior=price * known.energy)
     return explain(model, belief, actions, seen, settings, known.along)
-
-
-@dataclass(frozen=True)
-class Found:
-    """Hidden quantities at the last step believed: their truth, and what is read before and after inferring causes."""
-
-    truth: Float[Tensor, "n quantity"]
-    before: Float[Tensor, "n quantity"]
-    after: Float[Tensor, "n quantity"]
-
-    @property
-    def r2(self) -> tuple[Float[Tensor, "quantity"], Float[Tensor, "quantity"]]:
-        """The share of each quantity's variance that is accounted for, before and after."""
-        spread = (self.truth - self.truth.mean(0)).square().mean(0).clamp_min(1e-12)
-        before, after = ((read - self.truth).square().mean(0) / spread for read in (self.before, self.after))
-        return 1 - before, 1 - after
-
-
-@torch.no_grad()
-def find(
-    model: WorldModel, clip: Clip, past: int, known: Ordinary, kept: Kept, truth: Float[Tensor, "batch quantity"]
-) -> Found:
-    """Read what is hidden out of a belief of ``past`` steps of each row, before and after the rest of the clip is used.
-
-    ``kept`` reads recurrent states; ``truth`` is that of its quantities at the last step of the past.
-    """
-    if kept.fitted.features != "recurrent":
-        raise ValueError(f"hidden causes are read out of recurrent states, and this reads a {kept.fitted.features}")
-    seen, done = model.encode(clip), clip.actions
-    before = model.believe(None, seen.between(0, past), None if done is None else done[:, : past - 1], clip.embodiment)
-    follow = None if done is None else done[:, past - 1 :]
-    after = infer(model, before, follow, seen.between(past, clip.steps), known).belief
-
-    def read(belief: Belief) -> Float[Tensor, "batch quantity"]:
-        assert belief.recurrent is not None, "``kept`` was fitted on such states"
-        return kept.readout(belief.recurrent.flatten(1))
-
-    return Found(truth, read(before), read(after))
 
 
 def _differ(more: Tensor | None, less: Tensor | None) -> bool:

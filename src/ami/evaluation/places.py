@@ -17,6 +17,7 @@ from ami.data.camera import CAMERA, as_camera
 from ami.evaluation.probes import best_ridge, fit, fit_attentive, fit_principal
 from ami.evaluation.statistics import bootstrap
 from ami.models.spatial import SpatialJEPA
+from ami.training.loop import drawn_from
 from ami.types import Clip, Interval, Latent, WorldModel
 
 # Clips to what is seen in each of their views.
@@ -87,8 +88,7 @@ class _Network(nn.Module):
 
 def read_network(seen: Tensor, truth: Tensor, asked: Tensor, seed: int, steps: int) -> Tensor:
     """What a small network, taught on rows of ``seen`` and ``truth``, says of other rows."""
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)
+    with drawn_from(seed):
         probe = _Network(seen, truth.shape[1])
     fit(probe, seen, truth, seed, steps=steps, batch=128, rate=1e-3)
     with torch.no_grad():

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ami.nn.transformer import Block
+from ami.training.loop import drawn_from
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0)
 
@@ -146,8 +147,7 @@ def fit_attentive(
     blocks: int = 0,
 ) -> Attentive:
     """Train one by mean squared error on standardised ``truth``; its last layer then answers in their own unit."""
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)
+    with drawn_from(seed):
         probe = Attentive(tokens, truth.shape[1], blocks=blocks).to(tokens.device)
     fit(probe, tokens, truth, seed, steps=steps, batch=batch, rate=rate)
     return probe.eval()

@@ -73,19 +73,29 @@ def bring_in(path: Path, where: Path | str) -> int:
         with np.load(path, allow_pickle=False) as held:
             arrays = {name: held[name] for name in held.files}
         form, schema, about = arrays["format"].item(), arrays["schema"].item(), json.loads(arrays["about"].item())
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is not the export of a memory, or is damaged ({error})") from None
+    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise _damaged(path, error) from None
     if form != _FORMAT or schema > SCHEMA:
         raise ValueError(f"{path} is {form!r} of schema {schema}; this AMI reads {_FORMAT!r} up to {SCHEMA}")
-    memory = Memory.create(where, About(**about))
+    try:
+        told = About(**about)
+    except TypeError as error:
+        raise _damaged(path, error) from None
+    memory = Memory.create(where, told)
     try:
         with memory:
             for first in range(0, len(arrays["times"]), _BATCH):
                 memory.append(list(_moments(arrays, first)))
-    except BaseException:
+    except BaseException as error:
         kind(where).destroy(str(where))
+        if isinstance(error, LookupError):
+            raise _damaged(path, error) from None
         raise
     return len(arrays["times"])
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path} is not the export of a memory, or is damaged ({error})")
 
 
 def _moments(arrays: dict[str, np.ndarray], first: int) -> Iterator[Moment]:

@@ -67,8 +67,6 @@ class WriterLock:
 class SQLite(Database):
     """The default: nothing to install, nothing to start."""
 
-    kinds = "folder"
-
     def __init__(self, folder: Path, connection: sqlite3.Connection, lock: WriterLock | None) -> None:
         """Use :meth:`open`."""
         self.folder, self.name = folder, str(folder)

@@ -35,10 +35,6 @@ class Senses:
         held = {each.name: getattr(self, each.name) for each in fields(self)}
         return replace(self, **{name: value[index] for name, value in held.items() if value is not None})
 
-    def only(self, *names: str) -> Senses:
-        """Of ``video``, ``depth`` and ``points`` those that are named."""
-        return replace(self, **{name: None for name in ("video", "depth", "points") if name not in names})
-
 
 class ViewEncoder(nn.Module):
     """Cells that know where they look, hear what is sensed there and one another, and are all that comes out.

@@ -100,9 +100,9 @@ def _covered(length: int, side: int) -> torch.Tensor:
     return ((places >= starts) & (places < starts + length)).double().mean(1)
 
 
-def preview(size: str, cluster: Cluster, steps: int | None = None) -> dict[str, Any]:
+def preview(size: str, cluster: Cluster, steps: int | None = None, picture: int | None = None) -> dict[str, Any]:
     """All that is known of a training before it begins; nothing is allocated but the model's shapes."""
-    config = sized(size, {"film": Embodiment("film", 2 / FPS)})
+    config = sized(size, {"film": Embodiment("film", 2 / FPS)}, picture=picture)
     with torch.device("meta"):
         model = VJEPA(config)
     encoder, predictor = (sum(p.numel() for p in part.parameters()) for part in (model.encoder, model.predictor))

@@ -13,7 +13,7 @@ from ami.data.loader import Loader, Source
 from ami.models.spatial import SpatialJEPA, sized
 from ami.nn.precision import fast_precision
 from ami.objectives.across import Across, AcrossSettings
-from ami.recipes.common import left_out, sides
+from ami.recipes.common import by_embodiment, left_out, sides
 from ami.training.loop import Stage, drawn_from
 from ami.training.optim import Optimisation
 from ami.training.run import Recipe
@@ -40,8 +40,7 @@ SPATIAL = SpatialSettings()
 
 def spatial(stores: Sequence[Store], seed: int = 0, settings: SpatialSettings = SPATIAL) -> Recipe:
     """A spatial JEPA from any stores with pictures and poses, all of them seen as one camera's."""
-    if not stores:
-        raise ValueError("a recipe learns from experience and none was given; name at least one store with --data")
+    named = by_embodiment(stores)
     precision = fast_precision() if settings.precision == "auto" else settings.precision
     settings = replace(settings, precision=precision)
     objective = replace(settings.objective, precision=precision)
@@ -62,9 +61,8 @@ def spatial(stores: Sequence[Store], seed: int = 0, settings: SpatialSettings = 
             [Source(cameras, settings.clip, settings.batch, episodes=trained, crop=settings.lens)], seed
         ),
         settings.optimisation,
-        gauge_clips=(cameras.clips(gauged[:: max(len(gauged) // 64, 1)], settings.clip),),
+        gauge_clips=(cameras.clips(gauged[:: max(len(gauged) // 64, 1)], settings.clip),) if len(gauged) else (),
     )
-    named = {store.embodiment.name: store for store in stores}
     return Recipe(
         name="spatial",
         settings=asdict(settings),

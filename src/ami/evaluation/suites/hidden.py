@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ami.data.episodes import Episode, Store
 from ami.evaluation.benchmark import Answer, Asking, Suite
-from ami.evaluation.inferring import MOST, Found, Ordinary, infer, ordinary
+from ami.evaluation.inferring import MOST, Ordinary, infer, ordinary
 from ami.evaluation.probes import Ridge, best_ridge
 from ami.evaluation.statistics import bootstrap_r2, bootstrap_ratio
 from ami.evaluation.suites.physics import knows
@@ -29,6 +29,14 @@ _ASKED = {"position": ("a_x", "a_y"), "velocity": ("a_dx", "a_dy"), "drag": ("dr
 _CHOOSING = 4  # one in so many of the films that teach chooses the penalty
 _APART = 2_000_003
 _TOGETHER = 50
+
+
+class _Found(NamedTuple):
+    """Hidden quantities: their truth, and what is read before and after inferring causes."""
+
+    truth: Float[Tensor, "n quantity"]
+    before: Float[Tensor, "n quantity"]
+    after: Float[Tensor, "n quantity"]
 
 
 class _Reads(NamedTuple):
@@ -95,7 +103,7 @@ class Hidden:
                     belief, found = _before_and_after(each, clip, known[who], self.price)
                     said = read[who].before(belief), read[who].after(belief, found.change)
                     told[who].append((_truth(clip), *said))
-        answers = {who: Found(*(torch.cat(part) for part in zip(*parts, strict=True))) for who, parts in told.items()}
+        answers = {who: _Found(*(torch.cat(part) for part in zip(*parts, strict=True))) for who, parts in told.items()}
         seconds = time.perf_counter() - began
         return Answer(tuple(self._result(name, answers, asking.seed, seconds) for name in _ASKED))
 
@@ -135,7 +143,7 @@ class Hidden:
             truth.append(_truth(clip))
         return {who: torch.cat(each) for who, each in states.items()}, torch.cat(truth)
 
-    def _result(self, name: str, found: Mapping[str, Found], seed: int, seconds: float) -> Result:
+    def _result(self, name: str, found: Mapping[str, _Found], seed: int, seconds: float) -> Result:
         own = _r2(found["model"].truth, found["model"].after, name, seed)
         beside = {"filtered": _r2(found["model"].truth, found["model"].before, name, seed)}
         if "untrained" in found:

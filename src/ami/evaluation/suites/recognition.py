@@ -20,6 +20,7 @@ from ami.evaluation.features import Film
 from ami.evaluation.films import film_clip
 from ami.evaluation.probes import best_ridge, fit, fit_attentive
 from ami.evaluation.statistics import bootstrap_mean, bootstrap_r2
+from ami.training.loop import drawn_from
 from ami.types import Interval, Result, WorldModel
 from ami.worlds import films as drawn
 
@@ -126,8 +127,7 @@ class DrawnFilms:
     def _supervised(
         self, fresh: WorldModel, learn: Sequence[Film], truth: Tensor, asked: Sequence[Film], seed: int
     ) -> Tensor:
-        with torch.random.fork_rng(devices=[]):
-            torch.random.default_generator.manual_seed(seed)
+        with drawn_from(seed):
             pupil = _Supervised(copy.deepcopy(fresh), learn[0], truth.shape[1])
         videos, asks = (torch.from_numpy(np.stack(each)) for each in (learn, asked))
         told = truth.to(parallel.device_of(pupil))
