@@ -150,7 +150,7 @@ def test_mistakes_are_one_sentence(ami, made: Path, memory: Path, tmp_path: Path
     assert "sqlite cannot be read" in ami("recall", memory, "--image", memory / "memory.sqlite").mistake
     twice = shutil.copytree(made / "films", tmp_path / "else" / "films")
     words = ("remember", made / "c", made / "films", twice, "--memory", tmp_path / "n")
-    assert "would both be episode 'one.mp4'" in ami(*words).mistake
+    assert "would both be the episode 'one.mp4'" in ami(*words).mistake
     assert "ends in .npz" in ami("memory", "export", memory, "--out", tmp_path / "x.zip").mistake
     assert "holds no film" in ami("remember", made / "c", tmp_path, "--memory", tmp_path / "n").mistake
     assert not (tmp_path / "n").exists()
