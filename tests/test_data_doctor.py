@@ -85,7 +85,7 @@ def test_frames_at_another_pace(make) -> None:
 
 def test_numbers_that_are_none(make) -> None:
     found = told(make(healthy(0), ill(truth=np.full((20, 1), np.nan, np.float32))))
-    assert found["nan"] == "error: NaN or infinity in truth of episode 1"
+    assert found["nan"] == "warning: NaN or infinity in truth of episode 1"
 
 
 def test_pictures_that_show_nothing_or_stand_still(make) -> None:

@@ -33,8 +33,8 @@ class Episode:
     (0, 0, 0) = none there, for all frames have as many; ``pose`` camera to world, metres; ``intrinsics`` fx fy cx cy in
     pixels from the picture's corner (:mod:`ami.geometry`); ``actions[t]`` was done between frames t and t+1; ``truth``
     is simulator state; ``source`` says where it came from; episodes with the same ``place`` were recorded where nothing
-    but their actor was moved in between. A wrong shape, a number that is not finite, a depth below
-    0 or a pose that is not rigid is a ``ValueError``.
+    but their actor was moved in between. A wrong shape, a number that is not finite (of ``truth`` it says that nobody
+    knows), a depth below 0 or a pose that is not rigid is a ``ValueError``.
     """
 
     times: Float64[np.ndarray, "frames"]

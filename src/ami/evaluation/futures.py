@@ -55,6 +55,8 @@ def imagine(model: WorldModel, store: Store, asked: WhatIf, shelf: Mapping[str, 
     What would truly have come is told where somebody knows: by another past's own recording, where the same was done
     after it, or by the world's simulator, run again from the recorded truth. ``ValueError`` for what does not fit.
     """
+    if "video" not in store.fields:
+        raise ValueError(f"{store.folder} holds no pictures, and what is imagined is shown beside them")
     clip = recorded(model, store, asked.episode)
     start, steps = _when(asked, clip.steps)
     ahead = slice(start + 1, start + 1 + steps)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from ami.data.episodes import Episode
 from ami.types import Embodiment
-from ami.worlds.task import REPEAT, SIZE, needed
+from ami.worlds.task import REPEAT, SIZE, needed, refuse_few
 
 NAME = "first-person-rooms"
 FORWARD, TURN = 0.15, 6.0  # metres and degrees in an environment step, at most
@@ -25,8 +25,7 @@ def collect(episodes: int, steps: int, seed: int) -> list[Episode]:
 
     ``ValueError`` where ``miniworld`` is not installed.
     """
-    if episodes < 1 or steps < 2:
-        raise ValueError(f"{episodes} episodes of {steps} steps were asked for; at least 1 of 2 steps can be recorded")
+    refuse_few(episodes, steps)
     # It reads this when it is first imported, and would look for a screen without it.
     needed("pyglet", NAME).options["headless"] = True
     module = needed("miniworld.envs.fourrooms", NAME)

@@ -31,6 +31,7 @@ from ami.worlds import (
     violations,
 )
 from ami.worlds.pictures import fitted
+from ami.worlds.task import refuse_few
 from ami.worlds.tasks import TASKS
 
 FPS = 30.0  # of an environment whose metadata do not say "render_fps"
@@ -71,8 +72,9 @@ def collect(
     are kept as they are, a ``Discrete`` action is one-hot. ``ValueError`` for an environment that cannot be made,
     shows no picture, or has other or unbounded actions.
     """
-    if episodes < 1 or steps < 2 or action_repeat < 1:
-        raise ValueError(f"{episodes} episodes of {steps} steps were asked for; at least 1 of 2 steps can be recorded")
+    refuse_few(episodes, steps)
+    if action_repeat < 1:
+        raise ValueError(f"an action was to be repeated {action_repeat} times; it is done once or more")
     made = make(env) if isinstance(env, str) else env
     try:
         name = made.spec.id if made.spec else type(made.unwrapped).__name__
@@ -201,28 +203,9 @@ def _rooms(family: str) -> Callable[[int, int, int], Recording]:
     return record_rooms
 
 
-def _record_physics(episodes: int, steps: int, seed: int) -> Recording:
-    return Recording(violations.EMBODIMENT, violations.collect(episodes, steps, seed), violations.TRUTH)
-
-
-def _record_cups(episodes: int, steps: int, seed: int) -> Recording:
-    return Recording(cups.EMBODIMENT, cups.collect(episodes, steps, seed), cups.TRUTH)
-
-
-def _record_films(episodes: int, steps: int, seed: int) -> Recording:
-    return Recording(films.EMBODIMENT, films.collect(episodes, steps, seed), films.TRUTH)
-
-
-def _record_first_person(episodes: int, steps: int, seed: int) -> Recording:
-    return Recording(first_person.EMBODIMENT, first_person.collect(episodes, steps, seed), first_person.TRUTH)
-
-
-def _record_tabletop(episodes: int, steps: int, seed: int) -> Recording:
-    return Recording(tabletop.EMBODIMENT, tabletop.collect(episodes, steps, seed), tabletop.TRUTH)
-
-
-def _record_staged(episodes: int, steps: int, seed: int) -> Recording:
-    return Recording(staged.EMBODIMENT, staged.collect(episodes, steps, seed), staged.TRUTH)
+def _of(world: Any) -> Callable[[int, int, int], Recording]:
+    """A world's own ``collect``, with what its episodes are."""
+    return lambda episodes, steps, seed: Recording(world.EMBODIMENT, world.collect(episodes, steps, seed), world.TRUTH)
 
 
 def _task(name: str) -> Callable[[int, int, int], Recording]:
@@ -241,23 +224,19 @@ def _record_maze(episodes: int, steps: int, seed: int) -> Recording:
     return Recording(maze.EMBODIMENT, maze_walks.collect(episodes, steps, seed), maze_walks.TRUTH)
 
 
-def _record_memory_maze(episodes: int, steps: int, seed: int) -> Recording:
-    return Recording(memory_maze.EMBODIMENT, memory_maze.collect(episodes, steps, seed), memory_maze.TRUTH)
-
-
 # Name to how it is recorded, from (episodes, steps, seed). Any "gym:ID" is a world too.
 WORLDS: Mapping[str, Callable[[int, int, int], Recording]] = {
     **{f"two-rooms/{family}": _rooms(family) for family in (*rooms.FAMILIES, rooms.SEALED, rooms.REVISITED)},
-    "drawn-films": _record_films,
-    "physics": _record_physics,
+    "drawn-films": _of(films),
+    "physics": _of(violations),
     maze.NAME: _record_maze,
-    "cups": _record_cups,
+    "cups": _of(cups),
     **{name: _task(name) for name in TASKS},
-    first_person.NAME: _record_first_person,
-    tabletop.NAME: _record_tabletop,
-    staged.NAME: _record_staged,
+    first_person.NAME: _of(first_person),
+    tabletop.NAME: _of(tabletop),
+    staged.NAME: _of(staged),
     iphyre.NAME: _record_iphyre,
-    memory_maze.NAME: _record_memory_maze,
+    memory_maze.NAME: _of(memory_maze),
 }
 
 

@@ -19,6 +19,7 @@ from ami.worlds.iphyre import (
     actions,
     random_plan,
 )
+from ami.worlds.task import refuse_few
 
 _CLEAR = 1.9 * THICK  # px between the middle lines of two blocks, at least: a tenth of a touch is not felt
 _MOST = 6  # blocks that can be removed, as in the package's games
@@ -48,8 +49,7 @@ def drawn(rng: np.random.Generator) -> Layout:
 
 def collect(episodes: int, steps: int, seed: int) -> list[Episode]:
     """Random plays of drawn games, of at most ``steps`` steps: what is there, and what was removed."""
-    if episodes < 1 or steps < 2:
-        raise ValueError(f"{episodes} episodes of {steps} steps were asked for; at least 1 of 2 steps can be recorded")
+    refuse_few(episodes, steps)
     return [_episode(steps, (seed, number), f"{NAME}/seed-{seed}/{number}") for number in range(episodes)]
 
 

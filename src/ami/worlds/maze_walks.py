@@ -9,6 +9,7 @@ from scipy.sparse.csgraph import minimum_spanning_tree, shortest_path
 
 from ami.data.episodes import Episode
 from ami.worlds.maze import COLOURS, EMBODIMENT, NAME, STRIDE, TURN, Mazes, intrinsics, pose_matrix
+from ami.worlds.task import refuse_few
 
 TRUTH = ("x", "y", "heading")  # metres, radians
 _OPEN = 0.3  # share of the walls left by the tree that are taken away
@@ -158,8 +159,7 @@ def starts(mazes: Mazes, rng: np.random.Generator, within: np.ndarray | None = N
 
 def collect(episodes: int, steps: int, seed: int) -> list[Episode]:
     """Record walks of ``steps`` pictures, each through a maze of its own, with depth and pose."""
-    if episodes < 1 or steps < 2:
-        raise ValueError(f"{episodes} episodes of {steps} steps were asked for; at least 1 of 2 steps can be recorded")
+    refuse_few(episodes, steps)
     rng = np.random.default_rng(seed)
     mazes = sample(episodes, rng)
     poses, actions = walk(mazes, starts(mazes, rng), steps - 1, rng)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ami.data.episodes import Episode
 from ami.types import Embodiment
-from ami.worlds.task import SIZE, needed
+from ami.worlds.task import SIZE, needed, refuse_few
 
 NAME, EXTRA = "memory-maze", "memory-maze"
 SIDE = 9  # cells
@@ -232,8 +232,7 @@ class Wanderer:
 
 def collect(episodes: int, steps: int, seed: int) -> list[Episode]:
     """Record walks of ``steps`` pictures, each through a maze of its own, with depth and pose."""
-    if episodes < 1 or steps < 2:
-        raise ValueError(f"{episodes} episodes of {steps} steps were asked for; at least 1 of 2 steps can be recorded")
+    refuse_few(episodes, steps)
     maze = MemoryMaze(seed)
     return [_walk(maze, steps, (seed, number), f"{NAME}/seed-{seed}/{number}") for number in range(episodes)]
 

@@ -19,6 +19,7 @@ from ami.data.episodes import Episode
 from ami.types import Embodiment
 from ami.worlds.bodies import mujoco_for
 from ami.worlds.eye import INTRINSICS, Eye, looking, mjcf, paint, room, text
+from ami.worlds.task import refuse_few
 
 NAME = "tabletop"
 GO, TURN = 0.2, 0.15  # metres and radians between two frames, at most
@@ -74,8 +75,7 @@ class Film:
 
 def collect(episodes: int, steps: int, seed: int) -> list[Episode]:
     """Record episodes of ``steps`` frames; ``ValueError`` where ``mujoco`` is not installed."""
-    if episodes < 1 or steps < 2:
-        raise ValueError(f"{episodes} episodes of {steps} steps were asked for; at least 1 of 2 steps can be recorded")
+    refuse_few(episodes, steps)
     eye = Eye(NAME)
     return [film(eye, steps, (seed, number), f"{NAME}/seed-{seed}/{number}").episode for number in range(episodes)]
 

@@ -98,10 +98,15 @@ class Task(ABC):
         )
 
 
-def collect(task: Task, episodes: int, steps: int, seed: int) -> list[Episode]:
-    """Record explored episodes of ``steps`` model steps each."""
+def refuse_few(episodes: int, steps: int) -> None:
+    """``ValueError`` where there would be nothing to record."""
     if episodes < 1 or steps < 2:
         raise ValueError(f"{episodes} episodes of {steps} steps were asked for; at least 1 of 2 steps can be recorded")
+
+
+def collect(task: Task, episodes: int, steps: int, seed: int) -> list[Episode]:
+    """Record explored episodes of ``steps`` model steps each."""
+    refuse_few(episodes, steps)
     return [task.episode(steps, (seed, number), f"{task.name}/seed-{seed}/{number}") for number in range(episodes)]
 
 
