@@ -16,7 +16,7 @@ from ami.reasoning.causes import Explained, Explaining, Spread, Unknown, explain
 from ami.types import Belief, Latent, WorldModel
 
 MOST = 128  # stretches of other recordings to learn from
-_PRICE = 0.3  # of a change by one deviation, in ordinary energy: at a tenth of it what is known already is thrown away
+PRICE = 0.3  # of a change by one deviation, in ordinary energy: at a tenth of it what is known already is thrown away
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def infer(
     actions: Float[Tensor, "batch horizon action"] | None,
     seen: Latent,
     known: Ordinary,
-    price: float = _PRICE,
+    price: float = PRICE,
 ) -> Explained:
     """The belief with the hidden causes that explain what was then ``seen``.
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ami.data.episodes import Episode, Store
 from ami.evaluation.benchmark import Answer, Asking, Suite
-from ami.evaluation.inferring import MOST, Ordinary, infer, ordinary
+from ami.evaluation.inferring import MOST, PRICE, Ordinary, infer, ordinary
 from ami.evaluation.probes import Ridge, best_ridge
 from ami.evaluation.statistics import bootstrap_r2, bootstrap_ratio
 from ami.evaluation.suites.physics import knows
@@ -164,15 +164,12 @@ class Hidden:
         )
 
 
-def _before_and_after(
-    model: WorldModel, clip: Clip, known: Ordinary, price: float | None = None
-) -> tuple[Belief, Explained]:
+def _before_and_after(model: WorldModel, clip: Clip, known: Ordinary, price: float = PRICE) -> tuple[Belief, Explained]:
     """What is believed after ``MIDDLE`` steps, and the causes that explain the steps that follow."""
     assert clip.actions is not None
     seen, past = model.encode(clip), MIDDLE + 1
     before = model.believe(None, seen.between(0, past), clip.actions[:, : past - 1], clip.embodiment)
-    how = {} if price is None else {"price": price}
-    return before, infer(model, before, clip.actions[:, past - 1 :], seen.between(past, clip.steps), known, **how)
+    return before, infer(model, before, clip.actions[:, past - 1 :], seen.between(past, clip.steps), known, price)
 
 
 def _changes(
