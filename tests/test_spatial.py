@@ -26,7 +26,6 @@ from ami.nn.senses import (
     depth_pieces,
     directions,
     farthest,
-    quarters,
     rays,
 )
 from ami.nn.views import Elsewhere, told
@@ -156,15 +155,6 @@ def test_a_view_is_alone_whose_depth_no_other_has() -> None:
     near[2, :16] += 0.5
     assert places.alone(near, 0.01).tolist() == [False, False, True, False]
     assert places.alone(near[1:], 0.003).all()
-
-
-def test_quarters_of_cells_are_cells_of_half_the_side() -> None:
-    video = torch.randint(0, 256, (2, 2, 3, 16, 24), dtype=torch.uint8)
-    depth = torch.rand(2, 2, 1, 16, 24) * (torch.rand(2, 2, 1, 16, 24) > 0.3)
-    for cut, pictures in ((colour_pieces, video), (depth_pieces, depth)):
-        found = quarters(cut(pictures, 8), 8).unflatten(1, (2, 3)).unflatten(3, (2, 2))
-        small = cut(pictures, 4).unflatten(1, (2, 2, 3, 2))
-        torch.testing.assert_close(found, small.transpose(2, 3), rtol=0, atol=0)
 
 
 def carried(turn: float, ranges: tuple[float, ...]) -> torch.Tensor:

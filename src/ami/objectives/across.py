@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ami import geometry, parallel
 from ami.models.spatial import SpatialJEPA
-from ami.nn.senses import QUARTERS, CellStem, bearings, quarters
+from ami.nn.senses import CellStem, bearings
 from ami.nn.views import Senses, told
 from ami.objectives.regularizers import covariance, variance_hinge
 from ami.types import Clip, Objective, WorldModel
@@ -33,7 +33,7 @@ class AcrossSettings:
     across: float = 1.0  # error of all that is sensed together, told from some of it
     colours: float = 1.0  # error of the code of what colours say by themselves, told from whatever was sensed
     depth: float = 1.0  # and of depth's
-    code: int = 8  # numbers of such a code for each quarter of a cell
+    code: int = 16  # numbers of such a code for each cell
     lying: float = 3.0  # error of where what a cell shows lies
     view: float = 2.0  # error of the view from elsewhere
     motion: float = 2.0  # error of how the camera moved between two views
@@ -66,11 +66,10 @@ class Across(Objective):
         super().__init__()
         self.settings = settings or AcrossSettings()
         config, code = model.config, self.settings.code
-        self.patch = config.patch
-        dim, pixels = config.dim, config.tubelet * config.patch**2 // QUARTERS
+        dim, pixels = config.dim, config.tubelet * config.patch**2
         self.whole = nn.Sequential(nn.Linear(dim, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim))
         self.codes = nn.ModuleDict({"colours": CellStem(3 * pixels, code), "depth": CellStem(2 * pixels, code)})
-        self.read = nn.ModuleDict({name: nn.Linear(dim, QUARTERS * code) for name in self.codes})
+        self.read = nn.ModuleDict({name: nn.Linear(dim, code) for name in self.codes})
 
     def losses(self, model: WorldModel, clip: Clip, generator: torch.Generator) -> dict[str, Tensor]:
         """``across``, ``depth``, ``view``, ``motion`` and the regularisers, where there is something to learn from."""
@@ -140,17 +139,17 @@ class Across(Objective):
         return points[:, torch.randperm(points.shape[1], generator=generator)[: self.settings.points].to(points.device)]
 
     def _codes(self, senses: Senses, pupil: Tensor) -> dict[str, Tensor]:
-        """What each sense says by itself of each quarter of a cell, told from whatever the pupil had."""
+        """What each sense says by itself, cell by cell, told from whatever the pupil had."""
         weigh, losses, spread = self.settings, {}, pupil.new_zeros(())
         for name, weight, sensed in (
             ("colours", weigh.colours, senses.video),
             ("depth", weigh.depth, senses.depth),
         ):
             if sensed is not None:
-                code = self.codes[name](quarters(sensed, self.patch)).float()
+                code = self.codes[name](sensed).float()
                 code = code - parallel.mean(code.mean(0))
-                losses[name] = weight * (self.read[name](pupil).float() - code.flatten(2)).square().mean()
-                rows = code.flatten(0, 2)
+                losses[name] = weight * (self.read[name](pupil).float() - code).square().mean()
+                rows = code.flatten(0, 1)
                 spread = spread + weight * (weigh.variance * variance_hinge(rows) + covariance(rows))
         return losses | {"codes": spread}
 
