@@ -142,6 +142,9 @@ def test_a_giant_is_reckoned_without_being_built() -> None:
     assert not takes["fits"]  # 384 clips on each of eight GPUs
     assert scale.preview("giant", Cluster(64, "H100"))["takes"]["fits"]
     assert scale.preview("giant", Cluster(1, "A100"))["takes"]["hours"] > 10_000
+    small = scale.preview("giant", EIGHT, picture=128)
+    assert small["clip"]["tokens"] < held["clip"]["tokens"]
+    assert small["takes"]["flops_per_step"] < takes["flops_per_step"]
 
 
 def test_a_dry_run_needs_no_data_and_says_all(ami, monkeypatch, tmp_path) -> None:

@@ -184,6 +184,10 @@ def test_questions_without_films_are_refused(store: Store, tmp_path: Path) -> No
     slow.append([store.read(0), store.read(1)])
     with pytest.raises(ValueError, match="has 5 frames a second and this model watches 10"):
         real_films(slow, model(), "x")
+    felt = Store.create(tmp_path / "felt", slow.embodiment)
+    felt.append([Episode(np.arange(3) / 5.0, proprio=np.zeros((3, 1), np.float32), source=str(k)) for k in range(2)])
+    with pytest.raises(ValueError, match="holds no pictures, and x asks about films"):
+        real_films(felt, model(), "x")
     short = Store.create(tmp_path / "short", FILM)
     short.append([Episode(np.arange(50) / 10, video[:50], source=str(k)) for k, video in enumerate(pans(2))])
     with pytest.raises(ValueError, match="0 has 50 frames; splice/cut needs 34 after the first 60%"):
