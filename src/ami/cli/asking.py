@@ -111,7 +111,7 @@ def ask_about(
 
 def _refuse_alike(rivals: Sequence[Path]) -> None:
     """Each row of a report has a name of its own."""
-    taken = {"model", "untrained", "pixels", "mean", "last-view"}
+    taken = {"model", "untrained", "pixels", "mean", "last-view", "chance"}
     for rival in rivals:
         if (name := rival.resolve().name) in taken:
             raise ValueError(f"--rivals {rival}: another row of the report is called '{name}'; rename the folder")
