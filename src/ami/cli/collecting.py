@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import time
 from pathlib import Path
 
@@ -56,16 +54,15 @@ def collect(world: str, out: Path, episodes: int, steps: int, seed: int, tell: T
             f"from seed 0 can be recorded"
         )
     left = [(episodes + place) // len(names) for place in range(len(names))]
-    began, staging = time.process_time(), out.with_name(f".{out.name}.{os.getpid()}.part")
-    store: Store | None = None
-    try:
+    began, store = time.process_time(), None
+    with files.whole_folder(out) as part:
         for group in range(_SEEDS):
             place = group % len(names)
             count = min(_TOGETHER, left[place])
             left[place] -= count
             if count:
                 recorded = gym.record(names[place], count, steps, seed * _SEEDS + group)
-                store = store or Store.create(staging, recorded.embodiment, recorded.truth_names)
+                store = store or Store.create(part, recorded.embodiment, recorded.truth_names)
                 store.append(recorded.episodes)
                 tell(f"collecting {world}", episodes - sum(left), episodes)
             if not any(left):
@@ -73,11 +70,7 @@ def collect(world: str, out: Path, episodes: int, steps: int, seed: int, tell: T
         else:
             raise ValueError(f"{episodes} episodes are too many for one store; collect several, each with its seed")
         how = {"world": world, "episodes": episodes, "steps": steps, "seed": seed}
-        files.write_json(staging / COLLECTED, {**how, "cpu_seconds": time.process_time() - began})
-        staging.rename(out)
-        files.sync_folder(out.parent)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        files.write_json(part / COLLECTED, {**how, "cpu_seconds": time.process_time() - began})
     return Store.open(out)
 
 

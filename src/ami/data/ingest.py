@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,10 +56,9 @@ def ingest(
     body = _together(opened)
     if wanted.fps is not None and body.action_dim:
         raise ValueError(f"what {body.name!r} did was recorded frame by frame, at its own rate; leave --fps out")
-    staging = out.with_name(f".{out.name}.{os.getpid()}.part")
     total, done = sum(len(recording.names) for _, recording in opened), 0
-    try:
-        store = Store.create(staging, body, opened[0][1].truth_names)
+    with files.whole_folder(out) as part:
+        store = Store.create(part, body, opened[0][1].truth_names)
         gathered = _Gathered(store, skipped)
         for _, recording in opened:
             for number, name in enumerate(recording.names):
@@ -76,10 +73,6 @@ def ingest(
                     skipped.append(LeftOut(label, str(error)))
                 done += 1
         store = gathered.finish()
-        staging.rename(out)
-        files.sync_folder(out.parent)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     if progress is not None:
         progress(total, total)
     return IngestReport(

@@ -83,24 +83,14 @@ class SQLite(Database):
         folder = Path(where)
         if cls.exists(where):
             raise ValueError(f"{folder} is there and is not empty; choose a new folder for the memory")
-        folder = folder.resolve()
-        part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        try:
-            part.mkdir(parents=True)
-            with _explained(folder):
-                connection = sqlite3.connect(part / NAME, isolation_level=None)
-                connection.execute(f"PRAGMA application_id = {_APPLICATION}")
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("PRAGMA synchronous = FULL")
-                _migrate(connection, 0)
-                cls(folder, connection, None).set_about({**BEGUN, **about})
-                connection.close()
-            os.rename(part, folder)
-        except BaseException:
-            shutil.rmtree(part, ignore_errors=True)
-            raise
-        files.sync_folder(folder.parent)
+        with files.whole_folder(folder) as part, _explained(folder):
+            connection = sqlite3.connect(part / NAME, isolation_level=None)
+            connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            _migrate(connection, 0)
+            cls(folder, connection, None).set_about({**BEGUN, **about})
+            connection.close()
 
     @classmethod
     def open(cls, where: str, write: bool) -> Self:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -97,28 +96,16 @@ def code_version() -> CodeVersion:
 
 
 def save(folder: Path, model: WorldModel, provenance: Provenance, kinds: Kinds = MODELS) -> None:
-    """Write a checkpoint to a folder that is empty or not there yet.
-
-    The files are written in a hidden folder beside it, which is then renamed: whoever sees the folder sees a whole
-    checkpoint, also after a power cut, and one that exists is never overwritten.
-    """
+    """Write a checkpoint to a folder that is empty or not there yet: whole, or not at all."""
     if not folder.is_dir() and os.path.lexists(folder):
         raise ValueError(f"{folder} is not a folder, so no checkpoint can be written there; choose another name")
     if folder.is_dir() and any(folder.iterdir()):
         raise ValueError(f"{folder} already holds something; choose a new folder for the checkpoint")
     config = _config_document(model, kinds)
-    folder = folder.resolve()
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
+    with files.whole_folder(folder) as part:
         files.write_whole(part / TENSORS, lambda file: file.write(safetensors.torch.save(_tensors(model))))
         files.write_json(part / PROVENANCE, asdict(provenance))
         files.write_json(part / CONFIG, config)
-        os.rename(part, folder)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-    files.sync_folder(folder.parent)
 
 
 def load(folder: Path, kinds: Kinds = MODELS) -> WorldModel:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,14 +120,9 @@ def write(model: VJEPA, folder: Path) -> None:
     for part in _parts(config):
         for name, tensor in zip(part.theirs, part.split(held[part.ours]), strict=True):
             theirs[name] = tensor.contiguous().clone()
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    try:
-        files.write_whole(part / TENSORS, lambda file: file.write(safetensors.torch.save(theirs, {"format": "pt"})))
-        files.write_json(part / CONFIG, document)
-        part.rename(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    files.sync_folder(folder.parent)
+    with files.whole_folder(folder) as whole:
+        files.write_whole(whole / TENSORS, lambda file: file.write(safetensors.torch.save(theirs, {"format": "pt"})))
+        files.write_json(whole / CONFIG, document)
 
 
 @dataclass(frozen=True)
