@@ -28,12 +28,12 @@ class SpatialConfig(BaseModel):
 
     embodiments: dict[str, Embodiment]  # cameras that are moved: an action is a motion
     picture: int = Field(64, ge=16, description="px on a side")
-    patch: int = Field(default=8, ge=4, description="px on a side of a cell")
+    patch: int = Field(default=8, ge=4, multiple_of=2, description="px on a side of a cell")
     tubelet: int = Field(default=1, ge=1, description="frames in a step")
     width: int = Field(96, ge=8, multiple_of=4, description="of a token inside the encoder")
-    depth: int = Field(default=2, ge=1, description="blocks of the encoder")
+    depth: int = Field(default=3, ge=1, description="blocks of the encoder")
     heads: int = Field(default=3, ge=1)
-    dim: int = Field(24, ge=2, description="numbers of a cell's latent")
+    dim: int = Field(48, ge=2, description="numbers of a cell's latent")
     window: int = Field(default=4, ge=1, description="views that a belief holds")
     ahead_depth: int = Field(default=1, ge=1, description="blocks of what says how it is seen from elsewhere")
     apart_width: int = Field(default=256, ge=8, description="of the network that says how the camera moved")
@@ -196,4 +196,4 @@ def sized(embodiments: Mapping[str, Embodiment], size: str = "baby", picture: in
 
 # One dial; each size doubles the widths of the one before it, with heads 32 wide in the baby and 64 beyond.
 #         width, depth, heads, dim
-_SIZES = {"baby": (96, 2, 3, 24), "tiny": (192, 6, 3, 48), "small": (384, 12, 6, 96)}
+_SIZES = {"baby": (96, 3, 3, 48), "tiny": (192, 6, 3, 96), "small": (384, 12, 6, 192)}

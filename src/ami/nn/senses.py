@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ami import geometry
 
+QUARTERS = 4  # of a cell
 _FAR = 100.0  # metres; depth is told apart from there down to its inverse
 
 
@@ -29,16 +30,22 @@ def colour_pieces(
     return (cut.flatten(1, 2).flatten(2).float() - 127.5) / 64
 
 
+def quarters(pieces: Float[Tensor, "views cells pixels"], patch: int) -> Float[Tensor, "views cells quarters pixels"]:
+    """What :func:`colour_pieces` or :func:`depth_pieces` cut, cut once more each way."""
+    cut = pieces.unflatten(2, (-1, 2, patch // 2, 2, patch // 2))
+    return cut.permute(0, 1, 3, 5, 2, 4, 6).flatten(2, 3).flatten(3)
+
+
 class CellStem(nn.Module):
-    """Pictures to a grid of tokens: a network of two layers on the numbers of each cell."""
+    """Pictures to a grid of tokens: a network of two layers on the numbers of each cell, or of each of its quarters."""
 
     def __init__(self, numbers: int, width: int) -> None:
         super().__init__()
         self.piece = nn.Linear(numbers, 2 * width)
         self.token = nn.Linear(2 * width, width)
 
-    def forward(self, pieces: Float[Tensor, "views cells pixels"]) -> Float[Tensor, "views cells width"]:
-        """What :func:`colour_pieces` or :func:`depth_pieces` cut."""
+    def forward(self, pieces: Float[Tensor, "*views cells pixels"]) -> Float[Tensor, "*views cells width"]:
+        """What :func:`colour_pieces` or :func:`depth_pieces` cut, or :func:`quarters`."""
         return self.token(torch.relu(self.piece(pieces)))
 
 

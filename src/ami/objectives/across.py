@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ami import geometry, parallel
 from ami.models.spatial import SpatialJEPA
-from ami.nn.senses import CellStem, bearings
+from ami.nn.senses import QUARTERS, CellStem, bearings, quarters
 from ami.nn.views import Senses, told
 from ami.objectives.regularizers import covariance, variance_hinge
 from ami.types import Clip, Objective, WorldModel
@@ -33,7 +33,7 @@ class AcrossSettings:
     across: float = 1.0  # error of all that is sensed together, told from some of it
     colours: float = 1.0  # error of the code of what colours say by themselves, told from whatever was sensed
     depth: float = 1.0  # and of depth's
-    code: int = 16  # numbers of such a code for each cell
+    code: int = 32  # numbers of such a code of a cell; colours have a fourth of them for each quarter of it
     lying: float = 3.0  # error of where what a cell shows lies
     view: float = 2.0  # error of the view from elsewhere
     motion: float = 2.0  # error of how the camera moved between two views
@@ -52,7 +52,8 @@ class Across(Objective):
     """One encoder perceives every view twice: with all senses, and as a pupil with one of them or a part of it.
 
     From the pupil's latent a small network tells the whole one (a masked latent, within and across the senses), and a
-    linear layer the learned code of each sense by itself, depth's also where only colours were seen. Each cell says
+    linear layer the learned code of each sense by itself, depth's also where only colours were seen. Of colours each
+    quarter of a cell has a code of its own. Each cell says
     where it looks and how far what it shows is, by which the world model moves it: from pupils' views and the motions
     between the cameras that tells the whole latent of a view that was not given, and from two views the motion.
     Gradients pass into the targets. What keeps these from saying nothing is VICReg's pair of terms (Bardes et al. 2022,
@@ -66,9 +67,10 @@ class Across(Objective):
         super().__init__()
         self.settings = settings or AcrossSettings()
         config, code = model.config, self.settings.code
-        dim, pixels = config.dim, config.tubelet * config.patch**2
+        self.patch, dim, pixels = config.patch, config.dim, config.tubelet * config.patch**2
         self.whole = nn.Sequential(nn.Linear(dim, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim))
-        self.codes = nn.ModuleDict({"colours": CellStem(3 * pixels, code), "depth": CellStem(2 * pixels, code)})
+        quarter = CellStem(3 * pixels // QUARTERS, code // QUARTERS)
+        self.codes = nn.ModuleDict({"colours": quarter, "depth": CellStem(2 * pixels, code)})
         self.read = nn.ModuleDict({name: nn.Linear(dim, code) for name in self.codes})
 
     def losses(self, model: WorldModel, clip: Clip, generator: torch.Generator) -> dict[str, Tensor]:
@@ -142,14 +144,14 @@ class Across(Objective):
         """What each sense says by itself, cell by cell, told from whatever the pupil had."""
         weigh, losses, spread = self.settings, {}, pupil.new_zeros(())
         for name, weight, sensed in (
-            ("colours", weigh.colours, senses.video),
+            ("colours", weigh.colours, None if senses.video is None else quarters(senses.video, self.patch)),
             ("depth", weigh.depth, senses.depth),
         ):
             if sensed is not None:
                 code = self.codes[name](sensed).float()
                 code = code - parallel.mean(code.mean(0))
-                losses[name] = weight * (self.read[name](pupil).float() - code).square().mean()
-                rows = code.flatten(0, 1)
+                losses[name] = weight * (self.read[name](pupil).float() - code.flatten(2)).square().mean()
+                rows = code.flatten(0, -2)
                 spread = spread + weight * (weigh.variance * variance_hinge(rows) + covariance(rows))
         return losses | {"codes": spread}
 
