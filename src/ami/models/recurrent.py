@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ami.models.horizon import fitting, times_ahead
 from ami.models.pictures import each_alone
-from ami.nn.grid import CELL, Grid, GridMemory, GridStem, Held
+from ami.nn.grid import CELL, Foretelling, Grid, GridMemory, GridStem, Held
 from ami.nn.norm import EmbodimentNorm
 from ami.nn.predictors import ActionDoor
 from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
@@ -34,6 +34,7 @@ class RecurrentConfig(BaseModel):
     memory: int = Field(64, ge=2, description="numbers held in each cell, out of sight")
     width: int = Field(128, ge=8, description="of the layers of the memory")
     screened: tuple[str, ...] = Field(default=(), description="embodiments whose films taught it what a screen is")
+    careful: int = Field(default=0, ge=0, description="blocks of what foretells their films a second time; 0: nothing")
 
 
 class Lived(NamedTuple):
@@ -41,7 +42,8 @@ class Lived(NamedTuple):
 
     expected: Float[Tensor, "batch time-1 tokens layers*dim"]
     doubt: Float[Tensor, "batch time-1 tokens"]  # the logarithm of the squared error expected of what shows
-    gain: Float[Tensor, "batch time-1 tokens"]  # of what is behind, before the sigmoid; low: something stands before it
+    gain: Float[Tensor, "batch time-1 tokens 2"]  # of each layer, before the sigmoid; the second is low behind a screen
+    held: Float[Tensor, "batch time-1 tokens held"]  # before each step, as ``Belief.recurrent``
 
 
 class RecurrentJEPA(WorldModel):
@@ -69,6 +71,8 @@ class RecurrentJEPA(WorldModel):
                 for name in names
             }
         )
+        sizes = {"dim": config.dim, "memory": config.memory, "width": config.width}
+        self.careful = Foretelling(**sizes, blocks=config.careful) if config.careful else None
 
     def encode(self, clip: Clip) -> Latent:
         """Perceive each picture by itself. Needs video of the size that the model was built for."""
@@ -102,14 +106,14 @@ class RecurrentJEPA(WorldModel):
             held = self._look(held, self.memory.expect(held, condition)[0], grid, condition, name)
         assert held is not None
         last = Latent(seen.values[:, -1:], seen.times[:, -1:])
-        return Belief(name, last, recurrent=torch.cat([_tokens(held.memory), _tokens(held.now)], -1))
+        return Belief(name, last, recurrent=_flat(held))
 
     def predict(self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, horizon: int) -> Latent:
         """Go on without looking."""
         futures = self._imagine(belief, actions, horizon)
         body = self.known(belief.embodiment)
         times = times_ahead(belief.latents.times, body.step_seconds, horizon)
-        return Latent(torch.stack([_tokens(ahead) for _, ahead, _ in futures], 1)[..., : self.config.dim], times)
+        return Latent(torch.stack([_tokens(told[0][0]) for _, told in futures], 1)[..., : self.config.dim], times)
 
     def energy(
         self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, future: Latent
@@ -120,42 +124,67 @@ class RecurrentJEPA(WorldModel):
         squared, for surprise is in a few cells. A blink is as unlikely as a miracle but corrects nothing: that is what
         Itti and Baldi 2009, "Bayesian surprise attracts human attention", count in place of how unlikely a step was.
         As far as the picture shows a cell to be clear (the gain of the second layer), it should show what was behind:
-        so what went behind a screen is missed when it does not come out.
+        so what went behind a screen is missed when it does not come out. What is foretold a second time counts where it
+        was right: nothing surprises that was expected by either.
         """
-        futures = self._imagine(belief, actions, future.steps)
         energies = []
-        for step, (held, ahead, doubt) in enumerate(futures):
+        for step, (held, told) in enumerate(self._imagine(belief, actions, future.steps)):
             grid = self._grid(future.values[:, step])
-            gain, clear = torch.sigmoid(self.memory.gain(held, ahead, grid)).chunk(2, 1)
-            front, behind = ahead.chunk(2, 1)
-            missed = (grid - clear * behind - (1 - clear) * front).square().mean(1, keepdim=True)
-            energies.append((gain * missed / (torch.exp(doubt) + _FLOOR)).square().mean((1, 2, 3)))
+            gain, clear = torch.sigmoid(self.memory.gain(held, told[0][0], grid)).chunk(2, 1)
+            unlikely = []
+            for ahead, doubt in told:
+                front, behind = ahead.chunk(2, 1)
+                missed = (grid - clear * behind - (1 - clear) * front).square().mean(1, keepdim=True)
+                unlikely.append(gain * missed / (torch.exp(doubt) + _FLOOR))
+            energies.append(torch.stack(unlikely).amin(0).square().mean((1, 2, 3)))
         return torch.stack(energies, 1)
+
+    def surprises(self, seen: Latent, lived: Lived) -> Float[Tensor, "batch time-1"]:
+        """How much each step after the first would correct what shows, by what the memory itself expected."""
+        missed = (lived.expected[..., : self.config.dim] - seen.values[:, 1:]).square().mean(-1)
+        gain = torch.sigmoid(lived.gain[..., 0])
+        return (gain * missed / (torch.exp(lived.doubt) + _FLOOR)).square().mean(-1)
+
+    def foretell(
+        self, held: Float[Tensor, "batch tokens held"], action: Float[Tensor, "batch action"] | None, embodiment: str
+    ) -> tuple[Float[Tensor, "batch tokens layers*dim"], Float[Tensor, "batch tokens"]]:
+        """The second telling of what comes after what was held, and how far off it expects to be."""
+        assert self.careful is not None, "it was built to foretell once"
+        now = self._unflat(held)
+        ahead, doubt = self.careful.expect(now, self._condition(embodiment, action, now.now))
+        return _tokens(ahead), _tokens(doubt)[..., 0]
 
     def live(self, seen: Latent, actions: Tensor | None, embodiment: str, shown: Tensor | None = None) -> Lived:
         """Go through films from their beginning. ``shown`` (batch time) says at which steps they are looked at."""
         held = self._first(self._grid(seen.values[:, 0]), embodiment)
-        expected, doubts, gains = [], [], []
+        expected, doubts, gains, before = [], [], [], []
         for step in range(1, seen.steps):
             grid = self._grid(seen.values[:, step])
             condition = self._condition(embodiment, None if actions is None else actions[:, step - 1], grid)
             ahead, doubt = self.memory.expect(held, condition)
             gain = self.memory.gain(held, ahead, grid)
-            for each, found in ((expected, ahead), (doubts, doubt), (gains, gain[:, -1:])):
+            before.append(_flat(held))
+            for each, found in ((expected, ahead), (doubts, doubt), (gains, gain)):
                 each.append(_tokens(found))
             look = 1.0 if shown is None else shown[:, step, None, None, None].float()
             held = self.memory.correct(held, ahead, condition, grid, look * self._gains(gain, embodiment))
-        return Lived(torch.stack(expected, 1), torch.stack(doubts, 1)[..., 0], torch.stack(gains, 1)[..., 0])
+        lived = (torch.stack(each, 1) for each in (expected, doubts, gains, before))
+        expected, doubts, gains, before = lived
+        return Lived(expected, doubts[..., 0], gains, before)
 
-    def _imagine(self, belief: Belief, actions: Tensor | None, horizon: int) -> list[tuple[Held, Grid, Grid]]:
-        """For each step: what was held before it, what was expected of it, and how far off."""
+    def _imagine(
+        self, belief: Belief, actions: Tensor | None, horizon: int
+    ) -> list[tuple[Held, list[tuple[Grid, Grid]]]]:
+        """For each step: what was held before it, and what was expected of it, and how far off, by all who foretell."""
         fitting(self.known(belief.embodiment), actions, horizon)
         held, futures = self._held(belief), []
         for step in range(horizon):
             condition = self._condition(belief.embodiment, None if actions is None else actions[:, step], held.now)
-            ahead, doubt = self.memory.expect(held, condition)
-            futures.append((held, ahead, doubt))
-            held = self.memory.go_on(held, ahead, condition)
+            told = [self.memory.expect(held, condition)]
+            if self.careful is not None and belief.embodiment in self.config.screened:
+                told.append(self.careful.expect(held, condition))
+            futures.append((held, told))
+            held = self.memory.go_on(held, told[0][0], condition)
         return futures
 
     def _first(self, grid: Grid, name: str) -> Held:
@@ -175,7 +204,10 @@ class RecurrentJEPA(WorldModel):
 
     def _held(self, belief: Belief) -> Held:
         assert belief.recurrent is not None
-        memory, now = belief.recurrent.tensor_split([self.config.memory], -1)
+        return self._unflat(belief.recurrent)
+
+    def _unflat(self, recurrent: Float[Tensor, "batch tokens held"]) -> Held:
+        memory, now = recurrent.tensor_split([self.config.memory], -1)
         return Held(self._grid(memory), self._grid(now))
 
     def _grid(self, tokens: Float[Tensor, "batch tokens channel"]) -> Grid:
@@ -184,6 +216,10 @@ class RecurrentJEPA(WorldModel):
     def _condition(self, name: str, action: Tensor | None, grid: Grid) -> Float[Tensor, "batch width"]:
         door = cast(ActionDoor, self.doors[name])
         return door(action, grid.new_zeros(len(grid), self.config.width))
+
+
+def _flat(held: Held) -> Float[Tensor, "batch tokens held"]:
+    return torch.cat([_tokens(held.memory), _tokens(held.now)], -1)
 
 
 def _tokens(grid: Grid) -> Float[Tensor, "batch tokens channel"]:

@@ -43,7 +43,52 @@ class Held(NamedTuple):
     now: Grid  # of ``layers`` times ``dim`` channels: what shows, then what is behind
 
 
-class GridMemory(nn.Module):
+class GridBlock(nn.Module):
+    """Each cell hears its neighbours once more; it begins as the identity."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.around = nn.Conv2d(width, width, 3, 1, 1)
+        self.out = nn.Conv2d(width, width, 1)
+        self.out.weight = nn.Parameter(torch.zeros_like(self.out.weight))
+        self.out.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, hidden: Grid) -> Grid:
+        """What was heard before, and what is heard now."""
+        return torch.relu(hidden + self.out(torch.relu(self.around(hidden))))
+
+
+class Foretelling(nn.Module):
+    """What comes next, told from what is held by a network that may be deeper than a filter's own can be."""
+
+    layers = 2
+
+    def __init__(self, *, dim: int, memory: int, width: int, blocks: int) -> None:
+        super().__init__()
+        self.build(dim, memory, width, blocks)
+
+    def build(self, dim: int, memory: int, width: int, blocks: int = 0) -> None:
+        """Make its layers; an untrained one expects that nothing changes."""
+        both = self.layers * dim
+        self.ahead = nn.Conv2d(memory + both, width, 3, 1, 1)
+        self.change = nn.Conv2d(width, both, 1)
+        self.doubt = nn.Conv2d(width, 1, 1)
+        for last in (self.change, self.doubt):
+            nn.init.zeros_(last.weight)
+        self.further = nn.Sequential(*(GridBlock(width) for _ in range(blocks)))
+
+    def expect(self, held: Held, condition: Float[Tensor, "batch width"]) -> tuple[Grid, Grid]:
+        """The next grid of all layers, and the logarithm of the squared error expected of the first in each cell.
+
+        The error that is expected teaches nothing else.
+        """
+        hidden = torch.relu(self.ahead(_beside(held.memory, held.now)) + condition[:, :, None, None])
+        hidden = self.further(hidden)
+        doubt = self.doubt(hidden.detach()).float().clamp(_LEAST, _MOST)
+        return held.now + self.change(hidden).float(), doubt
+
+
+class GridMemory(Foretelling):
     """Expect, look, and correct what was expected: a recurrence over grids with the gains of a filter.
 
     What is expected next is what is taken to be there now and a change read from it and the memory. What then comes
@@ -56,21 +101,15 @@ class GridMemory(nn.Module):
     moving images with layers".
     """
 
-    layers = 2
-
     def __init__(self, *, dim: int, memory: int, width: int) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         self.dim, self.memory = dim, memory
         both = self.layers * dim
         self.trust = nn.Conv2d(dim + both + memory, width // 4, 3, 1, 1)
         self.gains = nn.Conv2d(width // 4, self.layers, 1)
         self.hear = nn.Conv2d(2 * dim + memory, width, 3, 1, 1)
         self.gates = nn.Conv2d(width, 2 * memory, 1)
-        self.ahead = nn.Conv2d(memory + both, width, 3, 1, 1)
-        self.change = nn.Conv2d(width, both, 1)
-        self.doubt = nn.Conv2d(width, 1, 1)
-        for last in (self.change, self.doubt):
-            nn.init.zeros_(last.weight)
+        self.build(dim, memory, width)
         self.gains.bias = nn.Parameter(torch.full((self.layers,), 2.0))  # an untrained memory believes what it sees
         slow = torch.full((memory,), -1.0)
         self.gates.bias = nn.Parameter(torch.cat([slow, torch.zeros(memory)]))  # and is slow
@@ -80,16 +119,6 @@ class GridMemory(nn.Module):
         shape = len(seen), self.memory, *seen.shape[2:]
         memory = seen.new_zeros(shape).contiguous(memory_format=torch.channels_last)
         return Held(memory, seen.repeat(1, self.layers, 1, 1))
-
-    def expect(self, held: Held, condition: Float[Tensor, "batch width"]) -> tuple[Grid, Grid]:
-        """The next grid of all layers, and the logarithm of the squared error expected of the first in each cell.
-
-        The error that is expected teaches nothing else.
-        """
-        known = _beside(held.memory, held.now)
-        hidden = torch.relu(self.ahead(known) + condition[:, :, None, None])
-        doubt = self.doubt(hidden.detach()).float().clamp(_LEAST, _MOST)
-        return held.now + self.change(hidden).float(), doubt
 
     def gain(self, held: Held, expected: Grid, seen: Grid) -> Grid:
         """How far each cell of each layer will be corrected by what was seen, before the sigmoid."""

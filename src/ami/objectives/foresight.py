@@ -70,7 +70,7 @@ class Foresight(Objective):
         with torch.autocast(clip.times.device.type, torch.bfloat16, enabled=weigh.precision == "bf16"):
             perceived = model.encode(both).values
             seen, whole = Latent(perceived[: len(clip)], clip.times), perceived[len(clip) :].detach()
-            expected, doubt, gain = model.live(seen, clip.actions, clip.embodiment, shown)
+            expected, doubt, gain, _ = model.live(seen, clip.actions, clip.embodiment, shown)
         front, behind = expected.float().split(model.config.dim, -1)
         open_ = 1 - functional.avg_pool2d(covered.float(), CELL).flatten(2)[:, 1:]
         error = (front - seen.values[:, 1:]).square().mean(-1)
@@ -78,7 +78,7 @@ class Foresight(Objective):
         return {
             "prediction": error.mean(),
             "behind": weigh.behind * ((behind - whole[:, 1:]).square().mean(-1) * happening(whole, weigh.floor)).mean(),
-            "stands": weigh.stands * functional.binary_cross_entropy_with_logits(gain, open_),
+            "stands": weigh.stands * functional.binary_cross_entropy_with_logits(gain[..., 1], open_),
             "doubt": weigh.doubt * (doubt - (error.detach() + 1e-4).log()).square().mean(),
             "variance": weigh.variance * variance_hinge(changes, weigh.spread),
             "covariance": weigh.covariance * covariance(changes),

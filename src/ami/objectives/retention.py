@@ -68,7 +68,7 @@ class Retention(Objective):
         other = torch.randperm(clip.steps, generator=generator)
         with torch.autocast(clip.times.device.type, torch.bfloat16, enabled=weigh.precision == "bf16"):
             seen = model.encode(clip)
-            expected, doubt, _ = model.live(seen, clip.actions, clip.embodiment, shown)
+            expected, doubt, *_ = model.live(seen, clip.actions, clip.embodiment, shown)
         front, behind = expected.float().split(model.config.dim, -1)
         now = seen.values[:, 1:]
         error, error_behind = ((each - now.detach()).square().mean(-1) for each in (front, behind))

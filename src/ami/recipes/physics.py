@@ -11,11 +11,25 @@ from ami.models.recurrent import RecurrentJEPA, sized
 from ami.nn.precision import fast_precision
 from ami.objectives.foresight import Foresight, ForesightSettings
 from ami.objectives.kinds import ByEmbodiment
+from ami.objectives.rehearsal import Rehearsal, RehearsalSettings
 from ami.objectives.retention import Retention, RetentionSettings
 from ami.recipes.common import by_embodiment, gauge_clips, left_out, parted
+from ami.recipes.rehearsed import RehearsedStore
 from ami.training.loop import Stage, drawn_from
 from ami.training.optim import Optimisation
 from ami.training.run import Recipe
+
+
+@dataclass(frozen=True)
+class RehearsedSettings:
+    """What is gone over when all else is learned, and how."""
+
+    films: int = 4500  # of each embodiment, at most
+    surprises: int = 2500  # the greatest of all films', one in a film
+    batch: int = 64  # moments
+    blocks: int = 2  # of what learns of them
+    objective: RehearsalSettings = field(default_factory=RehearsalSettings)
+    optimisation: Optimisation = field(default_factory=lambda: Optimisation(rate=4e-3, warmup=100))
 
 
 @dataclass(frozen=True)
@@ -34,6 +48,8 @@ class PhysicsSettings:
     retained_clip: int = 32  # steps in a clip of theirs: so many that something was hidden, moved and shown again
     retained_batch: int = 32  # clips
     optimisation: Optimisation = field(default_factory=lambda: Optimisation(rate=3e-3, warmup=50))
+    rehearse: int = 3000  # steps of going over what surprised, at the end; 0: what comes is foretold once
+    rehearsed: RehearsedSettings = field(default_factory=lambda: RehearsedSettings())
 
 
 PHYSICS = PhysicsSettings()
@@ -46,10 +62,14 @@ def physics(stores: Sequence[Store], seed: int = 0, settings: PhysicsSettings = 
     settings = replace(settings, precision=precision)
     objective = replace(settings.objective, precision=precision)
     retention = replace(settings.retention, precision=precision)
+    rehearsal = replace(settings.rehearsed.objective, precision=precision)
     retains = [name for name in found if name in settings.retains]
     split = parted(found)
     screened = tuple(name for name in found if name not in retains)
-    config = sized(split.bodies, settings.size, settings.picture).model_copy(update={"screened": screened})
+    again = settings.rehearsed if settings.rehearse and screened else None
+    config = sized(split.bodies, settings.size, settings.picture).model_copy(
+        update={"screened": screened, "careful": again.blocks if again else 0}
+    )
 
     def source(name: str) -> Source:
         shape = (
@@ -63,7 +83,24 @@ def physics(stores: Sequence[Store], seed: int = 0, settings: PhysicsSettings = 
         with drawn_from(seed):
             return RecurrentJEPA(config)
 
-    stage = Stage(
+    def rehearsed(model: RecurrentJEPA) -> Loader:
+        assert again is not None
+        stores = [
+            RehearsedStore(
+                found[name],
+                model,
+                steps=settings.clip,
+                films=again.films,
+                surprises=again.surprises,
+                episodes=split.train[name],
+                seed=seed,
+                half=precision == "bf16",
+            )
+            for name in screened
+        ]
+        return Loader([Source(store, 2, again.batch) for store in stores], seed)
+
+    expect = Stage(
         "expect",
         settings.steps,
         lambda model: ByEmbodiment({name: Retention(retention) for name in retains}, Foresight(objective)),
@@ -71,12 +108,20 @@ def physics(stores: Sequence[Store], seed: int = 0, settings: PhysicsSettings = 
         settings.optimisation,
         gauge_clips=gauge_clips(found, split.held, settings.clip),
     )
+    rehearse = Stage(
+        "rehearse",
+        settings.rehearse,
+        lambda model: Rehearsal(model, rehearsal),
+        rehearsed,
+        settings.rehearsed.optimisation,
+        frozen=("stem", "norm", "memory", "doors"),
+    )
     return Recipe(
         name="physics",
         settings=asdict(settings),
         data={name: store.digest for name, store in found.items()},
         seed=seed,
         build=build,
-        stages=(stage,),
+        stages=(expect, rehearse) if again else (expect,),
         left_out=left_out(found, settings.clip),
     )
