@@ -24,8 +24,8 @@ from ami.training.run import Recipe
 class RehearsedSettings:
     """What is gone over when all else is learned, and how."""
 
-    films: int = 4500  # of each embodiment, at most
-    surprises: int = 2500  # the greatest of all films', one in a film
+    films: int = 9000  # of each embodiment, at most
+    surprises: int = 5000  # the greatest of all films', one in a film
     batch: int = 64  # moments
     blocks: int = 2  # of what learns of them
     objective: RehearsalSettings = field(default_factory=RehearsalSettings)
@@ -48,8 +48,8 @@ class PhysicsSettings:
     retained_clip: int = 32  # steps in a clip of theirs: so many that something was hidden, moved and shown again
     retained_batch: int = 32  # clips
     optimisation: Optimisation = field(default_factory=lambda: Optimisation(rate=3e-3, warmup=50))
-    rehearse: int = 3000  # steps of going over what surprised, at the end; 0: what comes is foretold once
-    rehearsed: RehearsedSettings = field(default_factory=lambda: RehearsedSettings())
+    rehearse: int = 3500  # steps of going over what surprised, at the end; 0: what comes is foretold once
+    rehearsed: RehearsedSettings = field(default_factory=RehearsedSettings)
 
 
 PHYSICS = PhysicsSettings()
