@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from ami.data.episodes import Store
-from ami.models import contract
+from ami.models import checkpoint, contract
 from ami.models.recurrent import RecurrentConfig, RecurrentJEPA, sized
 from ami.objectives.rehearsal import Rehearsal
 from ami.recipes.physics import PhysicsSettings, physics
 from ami.recipes.rehearsed import RehearsedStore
 from ami.training.loop import begin, fit
+from ami.training.run import Tick, train
 from ami.types import Clip
 from ami.worlds.violations import EMBODIMENT
 from tiny_stores import life_store
@@ -115,3 +116,20 @@ def test_who_was_not_built_for_it_is_told_so(store: Store) -> None:
     assert physics([store], 0, PhysicsSettings(steps=1, rehearse=0)).build().careful is None
     with pytest.raises(AssertionError, match="built to foretell once"):
         Rehearsal(model(careful=0))
+
+
+def test_a_run_that_was_stopped_while_it_goes_over_ends_as_one_that_was_not(store: Store, tmp_path: Path) -> None:
+    recipe = physics([store], 0, PhysicsSettings(steps=1, batch=2, rehearse=4, precision="fp32"))
+
+    def stop(tick: Tick) -> None:
+        if (tick.stage, tick.step) == ("rehearse", 3):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "stopped", save_every=2, watch=stop)
+    ends = (
+        train(recipe, tmp_path / "stopped", resume=True, save_every=2),
+        train(recipe, tmp_path / "whole", save_every=2),
+    )
+    one, other = (checkpoint.digest(checkpoint.load(each)) for each in ends)
+    assert one == other
