@@ -102,7 +102,7 @@ class GridMemory(Foretelling):
     """
 
     def __init__(self, *, dim: int, memory: int, width: int) -> None:
-        nn.Module.__init__(self)
+        nn.Module.__init__(self)  # its layers are made in the order in which a seed has always drawn them
         self.dim, self.memory = dim, memory
         both = self.layers * dim
         self.trust = nn.Conv2d(dim + both + memory, width // 4, 3, 1, 1)

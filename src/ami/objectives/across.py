@@ -53,11 +53,11 @@ class Across(Objective):
 
     From the pupil's latent a small network tells the whole one (a masked latent, within and across the senses), and a
     linear layer the learned code of each sense by itself, depth's also where only colours were seen. Of colours each
-    quarter of a cell has a code of its own. Each cell says
-    where it looks and how far what it shows is, by which the world model moves it: from pupils' views and the motions
-    between the cameras that tells the whole latent of a view that was not given, and from two views the motion.
-    Gradients pass into the targets. What keeps these from saying nothing is VICReg's pair of terms (Bardes et al. 2022,
-    equations 1 and 3), on each cell less its mean over the batch: a code of where a cell lies would else satisfy them.
+    quarter of a cell has a code of its own. Each cell says where it looks and how far what it shows is, by which the
+    world model moves it: from pupils' views and the motions between the cameras that tells the whole latent of a view
+    that was not given, and from two views the motion. Gradients pass into the targets. What keeps these from saying
+    nothing is VICReg's pair of terms (Bardes et al. 2022, equations 1 and 3), on each cell less its mean over the
+    batch: a code of where a cell lies would else satisfy them.
 
     A clip without depth or poses teaches what it can: that is the twin that learns from colours alone. Asked for views
     from it knows not where, it would learn what all views of a place share, and nothing else (docs/log.md).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from ami.data.episodes import Store
@@ -62,7 +62,6 @@ def physics(stores: Sequence[Store], seed: int = 0, settings: PhysicsSettings = 
     settings = replace(settings, precision=precision)
     objective = replace(settings.objective, precision=precision)
     retention = replace(settings.retention, precision=precision)
-    rehearsal = replace(settings.rehearsed.objective, precision=precision)
     retains = [name for name in found if name in settings.retains]
     split = parted(found)
     screened = tuple(name for name in found if name not in retains)
@@ -83,23 +82,6 @@ def physics(stores: Sequence[Store], seed: int = 0, settings: PhysicsSettings = 
         with drawn_from(seed):
             return RecurrentJEPA(config)
 
-    def rehearsed(model: RecurrentJEPA) -> Loader:
-        assert again is not None
-        stores = [
-            RehearsedStore(
-                found[name],
-                model,
-                steps=settings.clip,
-                films=again.films,
-                surprises=again.surprises,
-                episodes=split.train[name],
-                seed=seed,
-                half=precision == "bf16",
-            )
-            for name in screened
-        ]
-        return Loader([Source(store, 2, again.batch) for store in stores], seed)
-
     expect = Stage(
         "expect",
         settings.steps,
@@ -108,14 +90,7 @@ def physics(stores: Sequence[Store], seed: int = 0, settings: PhysicsSettings = 
         settings.optimisation,
         gauge_clips=gauge_clips(found, split.held, settings.clip),
     )
-    rehearse = Stage(
-        "rehearse",
-        settings.rehearse,
-        lambda model: Rehearsal(model, rehearsal),
-        rehearsed,
-        settings.rehearsed.optimisation,
-        frozen=("stem", "norm", "memory", "doors"),
-    )
+    rehearse = _rehearse({found[name]: split.train[name] for name in screened}, seed, settings)
     return Recipe(
         name="physics",
         settings=asdict(settings),
@@ -124,4 +99,23 @@ def physics(stores: Sequence[Store], seed: int = 0, settings: PhysicsSettings = 
         build=build,
         stages=(expect, rehearse) if again else (expect,),
         left_out=left_out(found, settings.clip),
+    )
+
+
+def _rehearse(films: Mapping[Store, tuple[int, ...]], seed: int, settings: PhysicsSettings) -> Stage:
+    """Go over what surprised in the episodes of some stores, all else standing still."""
+    again, half = settings.rehearsed, settings.precision == "bf16"
+    objective = replace(again.objective, precision="bf16" if half else "fp32")
+
+    def moments(model: RecurrentJEPA, store: Store) -> RehearsedStore:
+        most = {"films": again.films, "surprises": again.surprises}
+        return RehearsedStore(store, model, steps=settings.clip, **most, episodes=films[store], seed=seed, half=half)
+
+    return Stage(
+        "rehearse",
+        settings.rehearse,
+        lambda model: Rehearsal(model, objective),
+        lambda model: Loader([Source(moments(model, store), 2, again.batch) for store in films], seed),
+        again.optimisation,
+        frozen=("stem", "norm", "memory", "doors"),
     )
