@@ -23,9 +23,9 @@ from tiny_stores import TINY, film_store, game_store, life_store, maze_store, ro
 MADE = {
     "baby": (rooms_store, replace(TINY, enough=100, reach=2, reach_batch=8)),
     "video": (film_store, TINY.films),
-    "physics": (life_store, PhysicsSettings(steps=2, batch=2, rehearse=2, precision="fp32")),
+    "physics": (life_store, PhysicsSettings(steps=2, batch=2, leaps=2, precision="fp32")),
     "slots": (life_store, SlotsSettings(notice=2, notice_batch=2, steps=2, batch=2, precision="fp32")),
-    "retention": (game_store, PhysicsSettings(steps=2, batch=2, retained_batch=2, rehearse=0, precision="fp32")),
+    "retention": (game_store, PhysicsSettings(steps=2, batch=2, retained_batch=2, leaps=0, precision="fp32")),
     "tiny video": (film_store, replace(settings_of("video", "tiny", 2), picture=64, batch=2, precision="fp32")),
     "places": (maze_store, PlacesSettings(steps=2, batch=2, clip=12, precision="fp32")),
     "spatial": (maze_store, SpatialSettings(steps=2, batch=2, precision="fp32")),

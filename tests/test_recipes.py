@@ -173,7 +173,7 @@ def test_films_are_known_by_time_and_a_step_is_as_long_as_its_frames(films: Stor
 
 def test_what_is_lived_through_is_learned_as_if_alone(rooms: Store, films: Store, tmp_path: Path) -> None:
     lived = life_store(tmp_path / "physics")
-    alone = PhysicsSettings(steps=2, batch=2, rehearse=2)
+    alone = PhysicsSettings(steps=2, batch=2, leaps=2)
     settings = replace(TINY, physics=alone, films=replace(TINY.films, steps=2, batch=2))
     mind = checkpoint.load(train(baby([rooms, films, lived], 0, settings), tmp_path / "mind"))
     assert isinstance(mind, Mind)
@@ -219,7 +219,7 @@ def test_what_cameras_see_is_learned_as_if_alone_also_of_walks(rooms: Store, tmp
 def test_one_part_expects_physics_and_remembers_what_cups_hide(tmp_path: Path) -> None:
     lived = life_store(tmp_path / "physics")
     games = game_store(tmp_path / "cups")
-    few = PhysicsSettings(steps=2, batch=2, retained_batch=2, rehearse=2)
+    few = PhysicsSettings(steps=2, batch=2, retained_batch=2, leaps=2)
     model = checkpoint.load(train(physics([lived, games], 0, few), tmp_path / "both"))
     assert isinstance(model, RecurrentJEPA)
     assert model.lives == ("cups", "physics")
@@ -227,7 +227,7 @@ def test_one_part_expects_physics_and_remembers_what_cups_hide(tmp_path: Path) -
     last = set([row for row in rows if row["stage"] == "expect"][-1])
     assert {"cups/told", "cups/prediction", "cups/behind", "physics/prediction", "physics/stands"} <= last
     assert "cups/stands" not in last, "screens were put before cups"
-    assert not any(name.startswith("cups/") for name in rows[-1]), "cups were gone over again"
+    assert not any(name.startswith("cups/") for name in rows[-1]), "cups taught leaps"
 
 
 def test_specialists_learn_from_their_kind(films: Store, robots: Store, tmp_path: Path) -> None:

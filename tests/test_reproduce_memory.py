@@ -24,7 +24,7 @@ def test_walks_and_shells_are_learned_by_one_checkpoint_and_asked_of_it(
 ) -> None:
     settings = replace(
         SETTINGS["baby"],
-        physics=replace(PHYSICS, steps=2, retained_batch=2, rehearse=0),
+        physics=replace(PHYSICS, steps=2, retained_batch=2, leaps=0),
         places=replace(PLACES, steps=2, batch=2, clip=24),
         spatial=reproduce.CAPABILITIES["memory"].settings.spatial,
     )

@@ -258,12 +258,14 @@ def _joined(beliefs: Sequence[Belief]) -> Belief:
         return torch.cat(present) if present else None
 
     recalled = [belief.recalled for belief in beliefs if belief.recalled is not None]
+    shared = min(0 if belief.earlier is None else belief.earlier.shape[1] for belief in beliefs)
     return Belief(
         beliefs[0].embodiment,
         _joined_latents([belief.latents for belief in beliefs]),
         join([belief.actions for belief in beliefs]),
         join([belief.recurrent for belief in beliefs]),
         _joined_latents(recalled) if recalled else None,
+        join([None if belief.earlier is None else belief.earlier[:, -shared:] for belief in beliefs] if shared else []),
     )
 
 

@@ -79,8 +79,7 @@ class Clip:
         """Steps ``start`` to ``stop`` (not included) of every row, with the actions between them."""
         if not 0 <= start < stop <= self.steps:
             raise ValueError(f"steps {start} to {stop} are not inside a clip of {self.steps} steps")
-        stops = {"actions": stop - 1}
-        cut = {k: v[:, start : stops.get(k, stop)] for k, v in _tensors(self).items() if k != "intrinsics"}
+        cut = {k: v[:, start : stop - (k == "actions")] for k, v in _tensors(self).items() if k != "intrinsics"}
         return replace(self, **cut)
 
 
@@ -126,6 +125,7 @@ class Belief:
     actions: Float[Tensor, "batch time-1 action"] | None = None  # done between the latents; None for passive video
     recurrent: Float[Tensor, "batch ..."] | None = None  # whatever else a model carries along
     recalled: Latent | None = None
+    earlier: Float[Tensor, "batch before ..."] | None = None  # what it carried at the steps before, the latest last
 
     def __len__(self) -> int:
         return len(self.latents)

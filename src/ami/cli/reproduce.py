@@ -30,7 +30,7 @@ _REVISITED = {**_WALLS, "world": "two-rooms/revisited", "episodes": 3000}  # two
 _TASKS = (("push-t", 400), ("reacher", 200), ("point-maze", 300), ("cube", 160))
 # What remembers, by itself: the parts that explore and expect, without those that act, watch and view.
 _HOLDS = replace(
-    SETTINGS["baby"], physics=replace(PHYSICS, steps=800, rehearse=0), places=PLACES, spatial=replace(SPATIAL, steps=0)
+    SETTINGS["baby"], physics=replace(PHYSICS, steps=800, leaps=0), places=PLACES, spatial=replace(SPATIAL, steps=0)
 )
 
 _ROOMS = replace(demo.FULL, drawn=0, physics=0, mazes=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -53,7 +53,7 @@ def ordinary(
 
     beliefs, less = believed(0), believed(past // 2)
     follow = None if done is None else done[:, past - 1 :]
-    energy = float(model.energy(beliefs, follow, seen.between(past, past + horizon)).mean())
+    energy = float(model.energy(replace(beliefs, earlier=None), follow, seen.between(past, past + horizon)).mean())
     learns = unknown == "recurrent" and _differ(beliefs.recurrent, less.recurrent)
     return Ordinary(spread(beliefs, (unknown,), knowing_less=less if learns else None), energy)
 

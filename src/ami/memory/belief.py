@@ -25,6 +25,7 @@ def save_belief(path: Path, belief: Belief, checkpoint: str) -> None:
         "times": belief.latents.times,
         "actions": belief.actions,
         "recurrent": belief.recurrent,
+        "earlier": belief.earlier,
         "recalled": None if belief.recalled is None else belief.recalled.values,
         "recalled_times": None if belief.recalled is None else belief.recalled.times,
     }
@@ -55,4 +56,5 @@ def load_belief(path: Path, checkpoint: str) -> Belief:
         )
     recalled = Latent(held["recalled"], held["recalled_times"]) if "recalled" in held else None
     latents = Latent(held["values"], held["times"])
-    return Belief(about["embodiment"], latents, held.get("actions"), held.get("recurrent"), recalled)
+    carried = {name: held.get(name) for name in ("actions", "recurrent", "earlier")}
+    return Belief(about["embodiment"], latents, recalled=recalled, **carried)

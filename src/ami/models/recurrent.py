@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -12,13 +13,14 @@ from torch import Tensor, nn
 
 from ami.models.horizon import fitting, times_ahead
 from ami.models.pictures import each_alone
-from ami.nn.grid import CELL, Foretelling, Grid, GridMemory, GridStem, Held
+from ami.nn.grid import CELL, Grid, GridMemory, GridStem, Held, Leap
 from ami.nn.norm import EmbodimentNorm
 from ami.nn.predictors import ActionDoor
 from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
 
 _CHUNK = 256  # pictures at a time
 _FLOOR = 0.05  # of a token's variance: an error is never expected to be so small that less would surprise
+_LEAPS = 0.3  # weight of a leap's energy: who is asked about eight steps is more often surprised for no reason
 _WARY = 3  # power of the second layer's gain: where something may stand before it, hardly anything is learned of it
 
 
@@ -34,7 +36,8 @@ class RecurrentConfig(BaseModel):
     memory: int = Field(64, ge=2, description="numbers held in each cell, out of sight")
     width: int = Field(128, ge=8, description="of the layers of the memory")
     screened: tuple[str, ...] = Field(default=(), description="embodiments whose films taught it what a screen is")
-    careful: int = Field(default=0, ge=0, description="blocks of what foretells their films a second time; 0: nothing")
+    leap: int = Field(default=0, ge=0, description="steps of their films that are foretold at once; 0: none ever")
+    leaping: int = Field(default=2, ge=0, description="blocks of what foretells them")
 
 
 class Lived(NamedTuple):
@@ -50,8 +53,9 @@ class RecurrentJEPA(WorldModel):
     """Expect the next grid, look, be surprised, remember.
 
     ``Belief.recurrent`` is (batch, tokens, memory + 2 dim): in each cell the memory, what is taken to show there, and
-    what would if nothing stood before it. A belief of any length of film costs the same, and is a value: it can be
-    saved, compared, and changed so that it fits what came later (:mod:`ami.reasoning.causes`).
+    what would if nothing stood before it; ``Belief.earlier`` is what was held at the steps before, as many as a leap
+    passes over. A belief of any length of film costs the same, and is a value: it can be saved, compared, and changed
+    so that it fits what came later (:mod:`ami.reasoning.causes`).
     """
 
     def __init__(self, config: RecurrentConfig) -> None:
@@ -72,7 +76,7 @@ class RecurrentJEPA(WorldModel):
             }
         )
         sizes = {"dim": config.dim, "memory": config.memory, "width": config.width}
-        self.careful = Foretelling(**sizes, blocks=config.careful) if config.careful else None
+        self.leap = Leap(**sizes, blocks=config.leaping) if config.leap else None
 
     def encode(self, clip: Clip) -> Latent:
         """Perceive each picture by itself. Needs video of the size that the model was built for."""
@@ -95,25 +99,27 @@ class RecurrentJEPA(WorldModel):
         name = embodiment if belief is None else belief.embodiment
         fitting(self.known(name), actions, seen.steps - (belief is None))
         held = None if belief is None else self._held(belief)
+        passed = deque([] if belief is None else self._passed(belief), max(self._leaps(name) - 1, 0))
         done = 0
         for step in range(seen.steps):
             grid = self._grid(seen.values[:, step])
             if held is None:
                 held = self._first(grid, name)
                 continue
+            passed.append(_flat(held))
             condition = self._condition(name, None if actions is None else actions[:, done], grid)
             done += 1
             held = self._look(held, self.memory.expect(held, condition)[0], grid, condition, name)
         assert held is not None
         last = Latent(seen.values[:, -1:], seen.times[:, -1:])
-        return Belief(name, last, recurrent=_flat(held))
+        return Belief(name, last, recurrent=_flat(held), earlier=torch.stack([*passed], 1) if passed else None)
 
     def predict(self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, horizon: int) -> Latent:
         """Go on without looking."""
         futures = self._imagine(belief, actions, horizon)
         body = self.known(belief.embodiment)
         times = times_ahead(belief.latents.times, body.step_seconds, horizon)
-        return Latent(torch.stack([_tokens(told[0][0]) for _, told in futures], 1)[..., : self.config.dim], times)
+        return Latent(torch.stack([_tokens(ahead) for _, ahead, _ in futures], 1)[..., : self.config.dim], times)
 
     def energy(
         self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, future: Latent
@@ -124,34 +130,28 @@ class RecurrentJEPA(WorldModel):
         squared, for surprise is in a few cells. A blink is as unlikely as a miracle but corrects nothing: that is what
         Itti and Baldi 2009, "Bayesian surprise attracts human attention", count in place of how unlikely a step was.
         As far as the picture shows a cell to be clear (the gain of the second layer), it should show what was behind:
-        so what went behind a screen is missed when it does not come out. What is foretold a second time counts where it
-        was right: nothing surprises that was expected by either.
+        so what went behind a screen is missed when it does not come out. To it is added how far the clear cells are
+        from what the leap expected, ``config.leap`` steps before, where so much is held.
         """
-        energies = []
-        for step, (held, told) in enumerate(self._imagine(belief, actions, future.steps)):
+        energies, futures = [], self._imagine(belief, actions, future.steps)
+        for step, (held, ahead, doubt) in enumerate(futures):
             grid = self._grid(future.values[:, step])
-            gain, clear = torch.sigmoid(self.memory.gain(held, told[0][0], grid)).chunk(2, 1)
-            unlikely = []
-            for ahead, doubt in told:
-                front, behind = ahead.chunk(2, 1)
-                missed = (grid - clear * behind - (1 - clear) * front).square().mean(1, keepdim=True)
-                unlikely.append(gain * missed / (torch.exp(doubt) + _FLOOR))
-            energies.append(torch.stack(unlikely).amin(0).square().mean((1, 2, 3)))
+            gain, clear = torch.sigmoid(self.memory.gain(held, ahead, grid)).chunk(2, 1)
+            front, behind = ahead.chunk(2, 1)
+            energy = _unlikely(gain, grid - clear * behind - (1 - clear) * front, doubt)
+            if (begun := self._before_the_leap(belief, futures, step)) is not None:
+                assert self.leap is not None
+                leapt, doubt = self.leap(begun)
+                energy = energy + _LEAPS * _unlikely(clear, grid - leapt, doubt)
+            energies.append(energy)
         return torch.stack(energies, 1)
 
-    def surprises(self, seen: Latent, lived: Lived) -> Float[Tensor, "batch time-1"]:
-        """How much each step after the first would correct what shows, by what the memory itself expected."""
-        missed = (lived.expected[..., : self.config.dim] - seen.values[:, 1:]).square().mean(-1)
-        gain = torch.sigmoid(lived.gain[..., 0])
-        return (gain * missed / (torch.exp(lived.doubt) + _FLOOR)).square().mean(-1)
-
-    def foretell(
-        self, held: Float[Tensor, "batch tokens held"], action: Float[Tensor, "batch action"] | None, embodiment: str
-    ) -> tuple[Float[Tensor, "batch tokens layers*dim"], Float[Tensor, "batch tokens"]]:
-        """The second telling of what comes after what was held, and how far off it expects to be."""
-        assert self.careful is not None, "it was built to foretell once"
-        now = self._unflat(held)
-        ahead, doubt = self.careful.expect(now, self._condition(embodiment, action, now.now))
+    def leap_from(
+        self, held: Float[Tensor, "batch tokens held"]
+    ) -> tuple[Float[Tensor, "batch tokens dim"], Float[Tensor, "batch tokens"]]:
+        """What will be there ``config.leap`` steps after that was held, and how far off it expects to be."""
+        assert self.leap is not None, "it was built to go step by step"
+        ahead, doubt = self.leap(self._unflat(held))
         return _tokens(ahead), _tokens(doubt)[..., 0]
 
     def live(self, seen: Latent, actions: Tensor | None, embodiment: str, shown: Tensor | None = None) -> Lived:
@@ -172,20 +172,33 @@ class RecurrentJEPA(WorldModel):
         expected, doubts, gains, before = lived
         return Lived(expected, doubts[..., 0], gains, before)
 
-    def _imagine(
-        self, belief: Belief, actions: Tensor | None, horizon: int
-    ) -> list[tuple[Held, list[tuple[Grid, Grid]]]]:
-        """For each step: what was held before it, and what was expected of it, and how far off, by all who foretell."""
+    def _imagine(self, belief: Belief, actions: Tensor | None, horizon: int) -> list[tuple[Held, Grid, Grid]]:
+        """For each step: what was held before it, what was expected of it, and how far off."""
         fitting(self.known(belief.embodiment), actions, horizon)
         held, futures = self._held(belief), []
         for step in range(horizon):
             condition = self._condition(belief.embodiment, None if actions is None else actions[:, step], held.now)
-            told = [self.memory.expect(held, condition)]
-            if self.careful is not None and belief.embodiment in self.config.screened:
-                told.append(self.careful.expect(held, condition))
-            futures.append((held, told))
-            held = self.memory.go_on(held, told[0][0], condition)
+            ahead, doubt = self.memory.expect(held, condition)
+            futures.append((held, ahead, doubt))
+            held = self.memory.go_on(held, ahead, condition)
         return futures
+
+    def _leaps(self, name: str) -> int:
+        """Steps of a leap in films of an embodiment; 0: nothing of them is foretold so."""
+        return self.config.leap if name in self.config.screened else 0
+
+    def _passed(self, belief: Belief) -> list[Float[Tensor, "batch tokens held"]]:
+        return [] if belief.earlier is None else list(belief.earlier.unbind(1))
+
+    def _before_the_leap(self, belief: Belief, futures: Sequence[tuple[Held, Grid, Grid]], step: int) -> Held | None:
+        """What was held, or is imagined to be, when a leap began that ends at a step of the future."""
+        if not (leap := self._leaps(belief.embodiment)):
+            return None
+        back = leap - 1 - step
+        if back <= 0:
+            return futures[-back][0]
+        passed = self._passed(belief)
+        return self._unflat(passed[-back]) if back <= len(passed) else None
 
     def _first(self, grid: Grid, name: str) -> Held:
         """After the first picture, which nobody could expect."""
@@ -216,6 +229,11 @@ class RecurrentJEPA(WorldModel):
     def _condition(self, name: str, action: Tensor | None, grid: Grid) -> Float[Tensor, "batch width"]:
         door = cast(ActionDoor, self.doors[name])
         return door(action, grid.new_zeros(len(grid), self.config.width))
+
+
+def _unlikely(weight: Grid, missed: Grid, doubt: Grid) -> Float[Tensor, "batch"]:
+    """The mean over cells of squares of their squared error over the one that was expected."""
+    return (weight * missed.square().mean(1, keepdim=True) / (torch.exp(doubt) + _FLOOR)).square().mean((1, 2, 3))
 
 
 def _flat(held: Held) -> Float[Tensor, "batch tokens held"]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from ami.nn.rotary import grid, turns
+from ami.nn.video import RotaryBlock
+
 CELL = 8  # px on a side of what one token stands for
 _LEAST, _MOST = -8.0, 8.0  # of a logarithmic variance
+_HEADS = 4  # of a leap's attention
 
 Grid = Float[Tensor, "batch channel row column"]  # channels last in memory: a convolution is then one matrix product
 
@@ -58,37 +62,39 @@ class GridBlock(nn.Module):
         return torch.relu(hidden + self.out(torch.relu(self.around(hidden))))
 
 
-class Foretelling(nn.Module):
-    """What comes next, told from what is held by a network that may be deeper than a filter's own can be."""
+class Leap(nn.Module):
+    """What will be there some steps later if nothing stands before it, told at once from what is held.
 
-    layers = 2
+    Every cell hears every other, then its neighbours ``blocks`` times, then every other once more: in a leap things
+    come from far away. An untrained one expects that nothing changes. The error that is expected teaches nothing else.
+    """
 
     def __init__(self, *, dim: int, memory: int, width: int, blocks: int) -> None:
         super().__init__()
-        self.build(dim, memory, width, blocks)
+        self.dim, self.head = dim, width // _HEADS
+        self.ahead = nn.Conv2d(memory + GridMemory.layers * dim, width, 3, 1, 1)
+        self.first, self.last = (RotaryBlock(width, _HEADS, widen=2.0) for _ in range(2))
+        self.near = nn.Sequential(*(GridBlock(width) for _ in range(blocks)))
+        self.change, self.doubt = nn.Conv2d(width, dim, 1), nn.Conv2d(width, 1, 1)
+        for told in (self.change, self.doubt):
+            nn.init.zeros_(told.weight)
+            nn.init.zeros_(cast(Tensor, told.bias))
 
-    def build(self, dim: int, memory: int, width: int, blocks: int = 0) -> None:
-        """Make its layers; an untrained one expects that nothing changes."""
-        both = self.layers * dim
-        self.ahead = nn.Conv2d(memory + both, width, 3, 1, 1)
-        self.change = nn.Conv2d(width, both, 1)
-        self.doubt = nn.Conv2d(width, 1, 1)
-        for last in (self.change, self.doubt):
-            nn.init.zeros_(last.weight)
-        self.further = nn.Sequential(*(GridBlock(width) for _ in range(blocks)))
-
-    def expect(self, held: Held, condition: Float[Tensor, "batch width"]) -> tuple[Grid, Grid]:
-        """The next grid of all layers, and the logarithm of the squared error expected of the first in each cell.
-
-        The error that is expected teaches nothing else.
-        """
-        hidden = torch.relu(self.ahead(_beside(held.memory, held.now)) + condition[:, :, None, None])
-        hidden = self.further(hidden)
+    def forward(self, held: Held) -> tuple[Grid, Grid]:
+        """The grid that is expected, and the logarithm of the squared error expected in each cell."""
+        hidden = self._far(self.first, torch.relu(self.ahead(_beside(held.memory, held.now))))
+        hidden = self._far(self.last, self.near(hidden))
         doubt = self.doubt(hidden.detach()).float().clamp(_LEAST, _MOST)
-        return held.now + self.change(hidden).float(), doubt
+        return held.now[:, -self.dim :] + self.change(hidden).float(), doubt
+
+    def _far(self, block: RotaryBlock, hidden: Grid) -> Grid:
+        rows, columns = hidden.shape[2:]
+        places = turns(grid(1, rows, columns, hidden.device), self.head)
+        heard = block(hidden.flatten(2).transpose(1, 2), places).transpose(1, 2).unflatten(2, (rows, columns))
+        return heard.contiguous(memory_format=torch.channels_last)
 
 
-class GridMemory(Foretelling):
+class GridMemory(nn.Module):
     """Expect, look, and correct what was expected: a recurrence over grids with the gains of a filter.
 
     What is expected next is what is taken to be there now and a change read from it and the memory. What then comes
@@ -101,15 +107,21 @@ class GridMemory(Foretelling):
     moving images with layers".
     """
 
+    layers = 2
+
     def __init__(self, *, dim: int, memory: int, width: int) -> None:
-        nn.Module.__init__(self)  # its layers are made in the order in which a seed has always drawn them
+        super().__init__()
         self.dim, self.memory = dim, memory
         both = self.layers * dim
         self.trust = nn.Conv2d(dim + both + memory, width // 4, 3, 1, 1)
         self.gains = nn.Conv2d(width // 4, self.layers, 1)
         self.hear = nn.Conv2d(2 * dim + memory, width, 3, 1, 1)
         self.gates = nn.Conv2d(width, 2 * memory, 1)
-        self.build(dim, memory, width)
+        self.ahead = nn.Conv2d(memory + both, width, 3, 1, 1)
+        self.change = nn.Conv2d(width, both, 1)
+        self.doubt = nn.Conv2d(width, 1, 1)
+        for last in (self.change, self.doubt):
+            nn.init.zeros_(last.weight)
         self.gains.bias = nn.Parameter(torch.full((self.layers,), 2.0))  # an untrained memory believes what it sees
         slow = torch.full((memory,), -1.0)
         self.gates.bias = nn.Parameter(torch.cat([slow, torch.zeros(memory)]))  # and is slow
@@ -119,6 +131,15 @@ class GridMemory(Foretelling):
         shape = len(seen), self.memory, *seen.shape[2:]
         memory = seen.new_zeros(shape).contiguous(memory_format=torch.channels_last)
         return Held(memory, seen.repeat(1, self.layers, 1, 1))
+
+    def expect(self, held: Held, condition: Float[Tensor, "batch width"]) -> tuple[Grid, Grid]:
+        """The next grid of all layers, and the logarithm of the squared error expected of the first in each cell.
+
+        The error that is expected teaches nothing else.
+        """
+        hidden = torch.relu(self.ahead(_beside(held.memory, held.now)) + condition[:, :, None, None])
+        doubt = self.doubt(hidden.detach()).float().clamp(_LEAST, _MOST)
+        return held.now + self.change(hidden).float(), doubt
 
     def gain(self, held: Held, expected: Grid, seen: Grid) -> Grid:
         """How far each cell of each layer will be corrected by what was seen, before the sigmoid."""

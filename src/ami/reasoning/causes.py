@@ -110,7 +110,8 @@ def explain(
     def misfit(by: Float[Tensor, "batch n"]) -> tuple[Float[Tensor, "batch"], Float[Tensor, "batch n"]]:
         with torch.enable_grad():
             by = by.detach().requires_grad_()
-            energy = model.energy(changed(by), actions, seen).mean(1)
+            # What was carried before is not in question: steps that are judged by it alone would only take time.
+            energy = model.energy(replace(changed(by), earlier=None), actions, seen).mean(1)
             gradient = torch.autograd.grad(energy.sum(), by, allow_unused=True)[0] if energy.requires_grad else None
         if gradient is None:
             raise ValueError(f"this model's energy has no gradient to {' and '.join(settings.unknowns)} of a belief")

@@ -11,25 +11,27 @@ from ami.models.recurrent import RecurrentJEPA, sized
 from ami.nn.precision import fast_precision
 from ami.objectives.foresight import Foresight, ForesightSettings
 from ami.objectives.kinds import ByEmbodiment
-from ami.objectives.rehearsal import Rehearsal, RehearsalSettings
+from ami.objectives.leaps import Leaps, LeapsSettings
 from ami.objectives.retention import Retention, RetentionSettings
 from ami.recipes.common import by_embodiment, gauge_clips, left_out, parted
-from ami.recipes.rehearsed import RehearsedStore
+from ami.recipes.leaps import LeapStore
 from ami.training.loop import Stage, drawn_from
 from ami.training.optim import Optimisation
 from ami.training.run import Recipe
 
 
 @dataclass(frozen=True)
-class RehearsedSettings:
-    """What is gone over when all else is learned, and how."""
+class LeapingSettings:
+    """What is foretold at once when all else is learned, and how it is learned."""
 
-    films: int = 9000  # of each embodiment, at most
-    surprises: int = 5000  # the greatest of all films', one in a film
-    batch: int = 64  # moments
-    blocks: int = 2  # of what learns of them
-    objective: RehearsalSettings = field(default_factory=RehearsalSettings)
-    optimisation: Optimisation = field(default_factory=lambda: Optimisation(rate=4e-3, warmup=100))
+    leap: int = 8  # steps
+    blocks: int = 2  # of what foretells them
+    films: int = 6000  # of each embodiment, at most
+    each: int = 5  # leaps in a film
+    screens: float = 0.85  # share of the films before which a screen is put
+    batch: int = 64  # leaps
+    objective: LeapsSettings = field(default_factory=LeapsSettings)
+    optimisation: Optimisation = field(default_factory=lambda: Optimisation(rate=3e-3, warmup=100))
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,8 @@ class PhysicsSettings:
     retained_clip: int = 32  # steps in a clip of theirs: so many that something was hidden, moved and shown again
     retained_batch: int = 32  # clips
     optimisation: Optimisation = field(default_factory=lambda: Optimisation(rate=3e-3, warmup=50))
-    rehearse: int = 3500  # steps of going over what surprised, at the end; 0: what comes is foretold once
-    rehearsed: RehearsedSettings = field(default_factory=RehearsedSettings)
+    leaps: int = 1700  # steps of learning to leap, at the end; 0: all is foretold step by step
+    leaping: LeapingSettings = field(default_factory=LeapingSettings)
 
 
 PHYSICS = PhysicsSettings()
@@ -65,9 +67,9 @@ def physics(stores: Sequence[Store], seed: int = 0, settings: PhysicsSettings = 
     retains = [name for name in found if name in settings.retains]
     split = parted(found)
     screened = tuple(name for name in found if name not in retains)
-    again = settings.rehearsed if settings.rehearse and screened else None
+    leaping = settings.leaping if settings.leaps and screened else None
     config = sized(split.bodies, settings.size, settings.picture).model_copy(
-        update={"screened": screened, "careful": again.blocks if again else 0}
+        update={"screened": screened} | ({"leap": leaping.leap, "leaping": leaping.blocks} if leaping else {})
     )
 
     def source(name: str) -> Source:
@@ -90,32 +92,32 @@ def physics(stores: Sequence[Store], seed: int = 0, settings: PhysicsSettings = 
         settings.optimisation,
         gauge_clips=gauge_clips(found, split.held, settings.clip),
     )
-    rehearse = _rehearse({found[name]: split.train[name] for name in screened}, seed, settings)
+    leap = _leap({found[name]: split.train[name] for name in screened}, seed, settings)
     return Recipe(
         name="physics",
         settings=asdict(settings),
         data={name: store.digest for name, store in found.items()},
         seed=seed,
         build=build,
-        stages=(expect, rehearse) if again else (expect,),
+        stages=(expect, leap) if leaping else (expect,),
         left_out=left_out(found, settings.clip),
     )
 
 
-def _rehearse(films: Mapping[Store, tuple[int, ...]], seed: int, settings: PhysicsSettings) -> Stage:
-    """Go over what surprised in the episodes of some stores, all else standing still."""
-    again, half = settings.rehearsed, settings.precision == "bf16"
-    objective = replace(again.objective, precision="bf16" if half else "fp32")
+def _leap(films: Mapping[Store, tuple[int, ...]], seed: int, settings: PhysicsSettings) -> Stage:
+    """Learn to foretell several steps of the episodes of some stores at once, all else standing still."""
+    how, half = settings.leaping, settings.precision == "bf16"
+    objective = replace(how.objective, precision="bf16" if half else "fp32")
 
-    def moments(model: RecurrentJEPA, store: Store) -> RehearsedStore:
-        most = {"films": again.films, "surprises": again.surprises}
-        return RehearsedStore(store, model, steps=settings.clip, **most, episodes=films[store], seed=seed, half=half)
+    def leaps(model: RecurrentJEPA, store: Store) -> LeapStore:
+        what = {"films": how.films, "each": how.each, "screens": how.screens}
+        return LeapStore(store, model, steps=settings.clip, **what, episodes=films[store], seed=seed, half=half)
 
     return Stage(
-        "rehearse",
-        settings.rehearse,
-        lambda model: Rehearsal(model, objective),
-        lambda model: Loader([Source(moments(model, store), 2, again.batch) for store in films], seed),
-        again.optimisation,
+        "leap",
+        settings.leaps,
+        lambda model: Leaps(objective),
+        lambda model: Loader([Source(leaps(model, store), 2, how.batch) for store in films], seed),
+        how.optimisation,
         frozen=("stem", "norm", "memory", "doors"),
     )
