@@ -149,6 +149,8 @@ def test_what_can_be_foretold_is_learned_and_nothing_else_is_touched(store: Stor
 
 def test_who_was_not_built_for_it_is_told_so(store: Store) -> None:
     assert physics([store], 0, PhysicsSettings(steps=1, leaps=0)).build().leap is None
+    with pytest.raises(ValueError, match="a leap of 8 steps fits in clips of 11 or more, not of 10"):
+        physics([store], 0, PhysicsSettings(clip=10))
     with pytest.raises(AssertionError, match="step by step"):
         model(leap=0).leap_from(torch.zeros(1, 64, 128))
 

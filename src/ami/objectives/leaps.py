@@ -27,8 +27,8 @@ class Leaps(Objective):
 
     What goes on from step to step is told by one small layer, and learned while all else still changes. A collision is
     one step in a hundred and is then never foretold, though all that it takes is held; but a leap over one, or over
-    what turns back from a wall behind a screen, is every second leap of such a film. What is held, and what corrects it,
-    stay as they are. Sources: Gregor et al. 2019, "Temporal difference variational auto-encoder" (jumpy predictions).
+    what turns back from a wall behind a screen, is every second leap of such a film. What is held, and what corrects
+    it, stay as they are. Source: Gregor et al. 2019, "Temporal difference variational auto-encoder" (jumps).
     """
 
     def __init__(self, settings: LeapsSettings | None = None) -> None:

@@ -17,7 +17,7 @@ from ami.objectives.foresight import screened
 from ami.types import Clip
 
 _TOGETHER = 16  # films at a time
-_SETTLE = 2  # steps after which a speed is known
+SETTLE = 2  # steps after which a speed is known
 
 
 class LeapStore(Over[Store | Views]):
@@ -86,6 +86,6 @@ def _leaps(
     done = None if clip.actions is None else clip.actions.to(there)
     held = model.live(model.encode(shown), done, clip.embodiment).held
     leap = model.config.leap
-    drawn = [torch.randperm(clip.steps - leap - _SETTLE, generator=generator)[:each] for _ in range(len(clip))]
-    begun, row = torch.stack(drawn) + _SETTLE, torch.arange(len(clip))[:, None]
+    drawn = [torch.randperm(clip.steps - leap - SETTLE, generator=generator)[:each] for _ in range(len(clip))]
+    begun, row = torch.stack(drawn) + SETTLE, torch.arange(len(clip))[:, None]
     return held[row, begun].half().cpu(), whole[row, begun + leap].half().cpu()

@@ -14,7 +14,7 @@ from ami.objectives.kinds import ByEmbodiment
 from ami.objectives.leaps import Leaps, LeapsSettings
 from ami.objectives.retention import Retention, RetentionSettings
 from ami.recipes.common import by_embodiment, gauge_clips, left_out, parted
-from ami.recipes.leaps import LeapStore
+from ami.recipes.leaps import SETTLE, LeapStore
 from ami.training.loop import Stage, drawn_from
 from ami.training.optim import Optimisation
 from ami.training.run import Recipe
@@ -68,6 +68,8 @@ def physics(stores: Sequence[Store], seed: int = 0, settings: PhysicsSettings = 
     split = parted(found)
     screened = tuple(name for name in found if name not in retains)
     leaping = settings.leaping if settings.leaps and screened else None
+    if leaping and settings.clip < (least := leaping.leap + SETTLE + 1):
+        raise ValueError(f"a leap of {leaping.leap} steps fits in clips of {least} or more, not of {settings.clip}")
     config = sized(split.bodies, settings.size, settings.picture).model_copy(
         update={"screened": screened} | ({"leap": leaping.leap, "leaping": leaping.blocks} if leaping else {})
     )
