@@ -72,7 +72,7 @@ class BabySettings:
     settled: tuple[str, ...] = ("point-maze",)  # embodiments that are always in one place: landmarks of it are kept
     films: FilmSettings = field(default_factory=lambda: FilmSettings(steps=900))  # of the part that watches films
     lives: tuple[str, ...] = ("physics", "cups")  # embodiments whose films are lived through, by the part that expects
-    physics: PhysicsSettings = field(default_factory=lambda: PhysicsSettings(steps=200, leaps=100))  # of that part
+    physics: PhysicsSettings = field(default_factory=lambda: PhysicsSettings(steps=200, leaps=400))  # of that part
     walks: tuple[str, ...] = ("maze",)  # embodiments that walk about, of whom it is learned what is where
     places: PlacesSettings = field(default_factory=lambda: PlacesSettings(steps=200))  # of that part
     cameras: tuple[str, ...] = ("maze", "tabletop")  # embodiments whose views are learned, from any pose
