@@ -265,7 +265,7 @@ def _joined(beliefs: Sequence[Belief]) -> Belief:
         join([belief.actions for belief in beliefs]),
         join([belief.recurrent for belief in beliefs]),
         _joined_latents(recalled) if recalled else None,
-        join([None if belief.earlier is None else belief.earlier[:, -shared:] for belief in beliefs] if shared else []),
+        join([belief.earlier[:, -shared:] for belief in beliefs if shared and belief.earlier is not None]),
     )
 
 

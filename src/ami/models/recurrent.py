@@ -141,8 +141,8 @@ class RecurrentJEPA(WorldModel):
             energy = _unlikely(gain, grid - clear * behind - (1 - clear) * front, doubt)
             if (begun := self._before_the_leap(belief, futures, step)) is not None:
                 assert self.leap is not None
-                leapt, doubt = self.leap(begun)
-                energy = energy + _LEAPS * _unlikely(clear, grid - leapt, doubt)
+                leapt, wary = self.leap(begun)
+                energy = energy + _LEAPS * _unlikely(clear, grid - leapt, wary)
             energies.append(energy)
         return torch.stack(energies, 1)
 
