@@ -12,6 +12,8 @@ from ami.data.episodes import Store
 from ami.memory.belief import load_belief, save_belief
 from ami.models import checkpoint, contract
 from ami.models.recurrent import RecurrentConfig, RecurrentJEPA, sized
+from ami.reasoning.causes import Explaining, explain
+from ami.reasoning.counterfactual import past
 from ami.recipes.leaps import LeapStore
 from ami.recipes.physics import PhysicsSettings, physics
 from ami.training.loop import begin, fit
@@ -113,6 +115,17 @@ def test_what_was_held_before_is_part_of_a_belief(clip: Clip, tmp_path: Path) ->
         young = believed(made, seen, 2)
         assert _joined([whole, young]).earlier.shape == (6, 1, 64, 128)
         assert _joined([whole, believed(made, seen, 1)]).earlier is None
+
+
+def test_causes_are_judged_by_what_is_believed_now_alone(clip: Clip) -> None:
+    made = model()
+    belief, rest = past(made, clip.between(0, 6)), made.encode(clip).between(6, 10)
+    explained = explain(made, replace(belief, earlier=torch.zeros(3, 2, 64, 128)), None, rest, Explaining(steps=3))
+    assert belief.earlier is None
+    assert explained.belief.earlier is None
+    with torch.no_grad():
+        torch.testing.assert_close(explained.history[0], made.energy(belief, None, rest).mean(1))
+    assert (explained.history[-1] < explained.history[0]).all()
 
 
 def test_leaps_begin_behind_screens_and_end_where_nothing_hides(store: Store) -> None:

@@ -96,6 +96,7 @@ def explain(
         raise ValueError("the model is in training mode, where rows may talk to each other; call model.eval() first")
     if len(seen) != len(belief):
         raise ValueError(f"{len(seen)} rows were seen and {len(belief)} are believed; give each belief its own future")
+    belief = replace(belief, earlier=None)  # what was carried before does not follow from causes thought of since
     begin = _unknowns(belief, settings.unknowns)
     ways = None if along is None else along.directions.to(begin)
     if along is not None and (along.unknowns, len(along.directions)) != (settings.unknowns, begin.shape[1]):
@@ -110,8 +111,7 @@ def explain(
     def misfit(by: Float[Tensor, "batch n"]) -> tuple[Float[Tensor, "batch"], Float[Tensor, "batch n"]]:
         with torch.enable_grad():
             by = by.detach().requires_grad_()
-            # What was carried before is not in question: steps that are judged by it alone would only take time.
-            energy = model.energy(replace(changed(by), earlier=None), actions, seen).mean(1)
+            energy = model.energy(changed(by), actions, seen).mean(1)
             gradient = torch.autograd.grad(energy.sum(), by, allow_unused=True)[0] if energy.requires_grad else None
         if gradient is None:
             raise ValueError(f"this model's energy has no gradient to {' and '.join(settings.unknowns)} of a belief")

@@ -43,8 +43,8 @@ def distance(one: Latent, other: Latent) -> Float[Tensor, "batch time"]:
 
 @torch.no_grad()
 def past(model: WorldModel, clip: Clip) -> Belief:
-    """What is believed after a clip, of which nothing was known before."""
-    return model.believe(None, model.encode(clip), clip.actions, clip.embodiment)
+    """What is believed after a clip, of which nothing was known before; futures are judged by it as it is now alone."""
+    return replace(model.believe(None, model.encode(clip), clip.actions, clip.embodiment), earlier=None)
 
 
 @torch.no_grad()
