@@ -26,7 +26,7 @@ class LeapingSettings:
 
     leap: int = 8  # steps
     blocks: int = 2  # of what foretells them
-    films: int = 6000  # of each embodiment, at most
+    films: int = 9000  # of each embodiment, at most
     each: int = 5  # leaps in a film
     screens: float = 0.85  # share of the films before which a screen is put
     batch: int = 64  # leaps
@@ -41,7 +41,7 @@ class PhysicsSettings:
     size: str = "baby"  # the one dial: baby, tiny, small
     picture: int = 64  # px on a side
     precision: str = "auto"  # while it trains: "fp32", "bf16", or "auto": what this machine does fast
-    steps: int = 2500
+    steps: int = 3000
     clip: int = 24  # steps in a training clip
     batch: int = 16  # clips
     objective: ForesightSettings = field(default_factory=ForesightSettings)
@@ -50,7 +50,7 @@ class PhysicsSettings:
     retained_clip: int = 32  # steps in a clip of theirs: so many that something was hidden, moved and shown again
     retained_batch: int = 32  # clips
     optimisation: Optimisation = field(default_factory=lambda: Optimisation(rate=3e-3, warmup=50))
-    leaps: int = 1700  # steps of learning to leap, at the end; 0: all is foretold step by step
+    leaps: int = 5000  # steps of learning to leap, at the end; 0: all is foretold step by step
     leaping: LeapingSettings = field(default_factory=LeapingSettings)
 
 
