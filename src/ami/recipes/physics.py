@@ -41,7 +41,7 @@ class PhysicsSettings:
     size: str = "baby"  # the one dial: baby, tiny, small
     picture: int = 64  # px on a side
     precision: str = "auto"  # while it trains: "fp32", "bf16", or "auto": what this machine does fast
-    steps: int = 3000
+    steps: int = 2500
     clip: int = 24  # steps in a training clip
     batch: int = 16  # clips
     objective: ForesightSettings = field(default_factory=ForesightSettings)

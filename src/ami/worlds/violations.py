@@ -29,9 +29,8 @@ GREY = 128
 BLINKS = ("permanence", "continuity", "colour", "shape", "solidity", "unity")  # what shows when it is exchanged
 GUST = 0.6  # px per frame and frame, at most
 EMBODIMENT = Embodiment("physics", step_seconds=0.1, low=(-GUST, -GUST), high=(GUST, GUST))
-# Of the films to learn from: who meets another, a wall or the floor does so in a moment. A sixth shows nothing special.
-_OFTEN = {"collision": 3.0, "solidity": 3.0, "gravity": 2.0}
-_SHARES = np.array([*(_OFTEN.get(principle, 1.0) for principle in PRINCIPLES), 3.0])
+# Of the films to learn from: collisions and falls are over in a moment, and a fifth is of nothing in particular.
+_SHARES = np.array([*({"collision": 3.0, "gravity": 2.0}.get(principle, 1.0) for principle in PRINCIPLES), 3.0])
 _SHARES /= _SHARES.sum()
 _CHUNK = 16
 
