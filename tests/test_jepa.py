@@ -141,7 +141,8 @@ def test_mistakes_are_refused_in_a_sentence() -> None:
         "the clip is empty": lambda: model.encode(Clip("arm", times[:0], video[:0])),
         "'film' has no actions; some were given": lambda: model.predict(Belief("film", held), actions, 2),
         "'arm' has 2 numbers an action; none were given": lambda: model.predict(Belief("arm", held), None, 2),
-        "3 steps of 'arm' need actions of shape": lambda: model.predict(Belief("arm", held), actions, 3),
+        r"'arm' needs actions of shape \(batch, 3, 2\)": lambda: model.predict(Belief("arm", held), actions, 3),
+        r"'arm' needs actions of shape \(batch, 1, 2\)": lambda: model.believe(Belief("arm", held), held, actions),
         "there is no size 'huge'; choose one of baby, tiny": lambda: sized("huge", {"arm": ARM}),
     }
     for sentence, mistake in mistakes.items():

@@ -1,5 +1,6 @@
 """Ways are tried on a line, where every distance is known; lessons where what was missed is."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -85,6 +86,27 @@ def test_the_first_action_of_a_far_way_is_full_and_leads_nearer() -> None:
     torch.testing.assert_close(first.norm(dim=-1), torch.ones(int(far.sum())))
     cosine = (first * toward[far]).sum(-1) / toward[far].norm(dim=-1)
     assert cosine.mean() > 0.8
+
+
+def test_effort_is_measured_from_the_middle_of_the_range_wherever_that_is() -> None:
+    class Aside(Plane):
+        def predict(self, belief, actions, horizon):
+            return super().predict(belief, actions - 1.0, horizon)
+
+        def propose(self, belief, goal, horizon):
+            return super().propose(belief, goal, horizon) + 1.0
+
+    class WalksAside(Walks):
+        def clips(self, index, steps, frames_per_step=1):
+            clip = super().clips(index, steps)
+            return replace(clip, actions=clip.actions + 1.0)
+
+    places, settings = wandering(), WaySettings(near=1e6, apart=1, hop=0.5)
+    body = replace(BODY, low=(0.0, 0.0), high=(2.0, 2.0))
+    aside = WayStore(WalksAside(places), Aside(), body, settings)
+    found, plain = aside.clips(aside.windows(SHOWN), SHOWN), ways(Plane(), places, hop=0.5)[1]
+    torch.testing.assert_close(found.actions - 1.0, plain.actions, rtol=0, atol=2e-3)
+    torch.testing.assert_close(found.times, plain.times)
 
 
 def test_what_cannot_be_undone_has_no_way_back() -> None:

@@ -204,6 +204,12 @@ def test_what_cannot_be_asked_on_a_gpu_is_refused() -> None:
         ask(Path("none"), Question("rooms", device="cuda"))
 
 
+def test_too_few_episodes_for_an_interval_are_refused_before_the_first_is_drawn() -> None:
+    for suite in ("hidden-3", "reason-4", "recall", "spatial-maze-4", "memory-maze"):
+        with pytest.raises(ValueError, match="its interval needs 2 or more: give --n 2"):
+            ask(Path("none"), Question(suite, n=1))
+
+
 def test_suites_name_their_questions() -> None:
     assert {each.name for each, _ in SUITES["real-films"].asked} == {
         *(f"real/{task}" for task in TASKS),

@@ -14,7 +14,7 @@ from ami.data.episodes import Store
 from ami.evaluation import places
 from ami.evaluation.benchmark import Asking
 from ami.evaluation.suites import spatial as spatial_suite
-from ami.evaluation.suites.real_places import chance
+from ami.evaluation.suites.real_places import RealPlaces, chance
 from ami.models import checkpoint, contract
 from ami.models.baselines import CopyLast
 from ami.models.spatial import SpatialJEPA, sized
@@ -354,6 +354,22 @@ def test_a_camera_that_stands_still_is_told_by_zeros() -> None:
     assert not told(torch.eye(4)).any()
 
 
+def test_processes_that_see_other_views_draw_the_same_numbers(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = model()
+    objective, short = Across(made), only(clip, "video", "depth").between(0, 2)
+    monkeypatch.setattr("ami.parallel.size", lambda: 2)
+    monkeypatch.setattr("ami.parallel.mean", lambda tensor: tensor)
+    monkeypatch.setattr("ami.parallel.total", lambda value: max(value, 1.0))  # the other has some views as points
+    for seed in range(24):
+        drawn = []
+        for rank in (0, 1):
+            monkeypatch.setattr("ami.parallel.rank", lambda rank=rank: rank)
+            generator = torch.Generator().manual_seed(seed)
+            taught = set(objective.losses(made, short.rows(slice(rank, rank + 1)), generator))
+            drawn.append((taught, generator.get_state().tolist()))
+        assert drawn[0] == drawn[1]
+
+
 def test_chance_is_counted_as_if_all_pairings_were_tried() -> None:
     said = [np.array([0, 1, 1, 3]), np.array([2, 1, 2])]
     hits = sum(int((each == np.arange(len(each))).sum()) for each in said)
@@ -429,3 +445,20 @@ def test_where_the_target_is_is_asked_of_views_and_learned_from_other_films() ->
     assert told["spatial/yaw"].metric == "r"
     assert all({"untrained", "pixels"} == result.baselines.keys() for result in told.values())
     assert any("10 films of three steps" in line for line in asked.protocol)
+
+
+def test_chance_is_counted_of_long_recordings_too() -> None:
+    assert chance([np.zeros(300, int)]) == 1.0, "whoever always says the same frame is right once, and so is everybody"
+    assert chance([np.roll(np.arange(300), 1)]) == 1.0
+    assert chance([np.array([0, 1, *np.roll(np.arange(2, 300), 1)])]) == pytest.approx(1 - 2 / np.e, abs=1e-9)
+
+
+def test_a_frame_is_never_among_those_that_are_held_when_it_is_asked_for() -> None:
+    pose = torch.eye(4).repeat(1, 10, 1, 1)
+    pose[0, :, 0, 3] = torch.tensor([0, 1, 2, 2, 3, 4, 5, 6, 6, 7.0])  # the camera stands still, twice
+    still = Clip(CAMERA.name, torch.arange(10.0)[None], pose=pose)
+    for asked in range(10):
+        held = RealPlaces()._around(still, asked)
+        assert asked not in held
+        assert len(held) == 2
+    assert RealPlaces()._around(still, 2)[-1] == 3

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ami.data.episodes import Store
+from ami.data.loader import Loader
 from ami.models import checkpoint
 from ami.models.snapshot import load_state
 from ami.objectives.prediction import Dynamics
@@ -23,7 +24,7 @@ from ami.training.gauges import effective_rank
 from ami.training.loop import begin, fit
 from ami.training.optim import Optimisation
 from ami.training.perceived import PerceivedStore
-from ami.training.run import Recipe, read_metrics, train
+from ami.training.run import Recipe, Tick, read_metrics, train
 from ami.types import Clip, Objective, WorldModel
 from tiny_stores import TINY, rooms_store
 from two_processes import both
@@ -192,6 +193,25 @@ def test_perceived_clips_are_what_the_model_sees(store: Store) -> None:
     assert torch.equal(latents.times, pictures.times)
     torch.testing.assert_close(latents.latents, model.eval().encode(pictures).values, rtol=1e-5, atol=1e-5)
     assert set(perceived.windows(20)[:, 0]) == {2, 5}
+
+
+def test_a_stage_that_goes_on_is_built_from_what_it_began_with(store: Store, tmp_path: Path) -> None:
+    recipe, sums = baby([store], 1, replace(TINY, steps=2, refine=4)), []
+    first, second = recipe.stages[:2]
+
+    def noted(model: WorldModel) -> Loader:
+        sums.append(sum(float(p.detach().sum()) for p in model.parameters()))
+        return second.loader(model)
+
+    def stop(tick: Tick) -> None:
+        if (tick.stage, tick.step) == ("refine", 3):
+            raise KeyboardInterrupt
+
+    recipe = replace(recipe, stages=(first, replace(second, loader=noted)))
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "run", save_every=2, watch=stop)
+    train(recipe, tmp_path / "run", save_every=2, resume=True)
+    assert sums == [sums[0]] * 2
 
 
 # Several processes

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from ami.data.crops import whole
 from ami.data.episodes import Episode, Store
 from ami.data.video import read_film
-from ami.evaluation.films import passive, rate
+from ami.evaluation.films import film_side, passive, rate
 from ami.memory.moment import Moment, Recalled, posed
 from ami.memory.perceiving import perceive_stills
 from ami.reasoning.surprise import Watching, energies
@@ -40,7 +40,7 @@ class Recording:
         """Its frames, as the model sees them."""
         if self.store is not None:
             return self.store.read(self.number)
-        return read_film(Path(self.source), size=model.picture or 64, fps=rate(model))
+        return read_film(Path(self.source), size=film_side(model), fps=rate(model))
 
 
 def recordings(paths: tuple[Path, ...], model: WorldModel) -> tuple[str, list[Recording]]:

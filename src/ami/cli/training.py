@@ -174,6 +174,7 @@ def preview(recipe: str, size: str | None, steps: int | None, picture: int | Non
         ("memory", f"{memory} on each GPU: {state} of weights and what goes with them, {clip_bytes} for each clip"),
         ("at once", f"clips on each GPU: {takes['clips_at_once']}, of the {takes['room']} that its memory holds"),
         (cluster, hours if takes["fits"] else "a step does not fit; reckon with more GPUs"),
+        ("but here", f"ami train itself does {steps or VIDEO.steps:,} steps of {VIDEO.batch} clips, for one machine"),
     ]
     return Outcome(held, listing(rows))
 

@@ -74,12 +74,12 @@ def watch_films(
     """Watch every film before anything is written; the document is what the files hold together."""
     from ami import files
     from ami.data.video import read_film
-    from ami.evaluation.films import rate
+    from ami.evaluation.films import film_side, rate
     from ami.evaluation.timeline import calibrate, watch
     from ami.evaluation.timeline_page import page
     from ami.reasoning.surprise import Watching
 
-    fps, size, watching = rate(model), model.picture or 64, Watching()
+    fps, size, watching = rate(model), film_side(model), Watching()
     shortest = watching.window * model.frames
 
     def read(path: Path) -> Any:

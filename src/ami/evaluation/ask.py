@@ -70,6 +70,7 @@ def ask(
     """
     suite = _suite(question)
     device = _device(suite, question.device)
+    _enough(suite, question.n)
     asked = _Asked(folder, question, _folder(rooms), _folder(films), tuple(pairs), tuple((rivals or {}).items()))
     jobs = [partial(_answer, asked, number) for number in range(len(suite.asked))]
     try:
@@ -114,6 +115,16 @@ class _Asked:
     films: Path | None
     pairs: tuple[Pair, ...]
     rivals: tuple[tuple[str, Path], ...]
+
+
+def _enough(suite: Suite, n: int | None) -> None:
+    """``ValueError`` where a benchmark needs more episodes than it is to ask: said before the first of them."""
+    for each, _ in suite.asked:
+        least = getattr(each, "least", 1)
+        if n is not None and n < least:
+            raise ValueError(
+                f"{each.name} was to ask {n} episode; its interval needs {least} or more: give --n {least}"
+            )
 
 
 def _answer(asked: _Asked, number: int, tell: cores.Tell) -> Answer:

@@ -36,20 +36,27 @@ def rate(model: WorldModel) -> float:
     return model.frames / passive(model).step_seconds
 
 
+def film_side(model: WorldModel) -> int:
+    """Pixels on a side of the films that a model watches; of one in parts, those of the part that does."""
+    return model.part(passive(model).name).picture or 64
+
+
 def film_clip(model: WorldModel, *videos: UInt8[np.ndarray, "frames height width 3"], body: str | None = None) -> Clip:
     """Equally long films, one in each row, in whole steps; frames that fill no step at the end are left out.
 
     A step's time is that of its last frame. Pictures larger than the model was built for are brought to its size; then
     all goes to where the model lies.
     """
-    watching, frames = passive(model, body or FILM.name), model.frames
+    watching = passive(model, body or FILM.name)
+    part = model.part(watching.name)
+    frames, size = part.frames, part.picture
     steps = len(videos[0]) // frames
     stacked = torch.from_numpy(np.stack([video[: steps * frames] for video in videos]))
     times = (torch.arange(steps) + 1 - 1 / frames) * watching.step_seconds
     seen = stacked.unflatten(1, (steps, frames)).permute(0, 1, 2, 5, 3, 4)
     clip = Clip(watching.name, times=times.expand(len(videos), -1), video=seen)
-    if model.picture is not None and seen.shape[-1] > model.picture:
-        clip = whole(clip, model.picture)
+    if size is not None and seen.shape[-1] > size:
+        clip = whole(clip, size)
     return _beside(model, clip)
 
 

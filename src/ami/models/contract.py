@@ -268,7 +268,8 @@ def ways_are_well_formed(run: _Run) -> None:
         raise ContractError("reach gave fewer than no steps")
     proposed = run._ask("propose", Tensor, lambda: run.model.propose(run.belief, goal, run.horizon), run.belief, goal)
     sound("propose", proposed, (len(run.clip), run.horizon, run.embodiment.action_dim))
-    if ((proposed < torch.tensor(run.embodiment.low)) | (proposed > torch.tensor(run.embodiment.high))).any():
+    low, high = (torch.tensor(bound).to(proposed) for bound in (run.embodiment.low, run.embodiment.high))
+    if ((proposed < low) | (proposed > high)).any():
         raise ContractError("propose gave an action outside of the embodiment's bounds")
     if not same(run.model.reach(run.seen.between(0, 1), goal, name), far[:, :1]):
         raise ContractError("reach lets one step look at another; each is asked by itself")

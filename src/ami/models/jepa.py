@@ -10,7 +10,7 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from ami.models.horizon import times_ahead
+from ami.models.horizon import fitting, times_ahead
 from ami.nn.encoders import StepEncoder
 from ami.nn.predictors import ActionDoor, ResidualPredictor, Ways, mended
 from ami.nn.spread import Spread
@@ -181,7 +181,7 @@ class JEPA(WorldModel):
     ) -> Belief:
         """Hold the last ``window`` latents, the actions between them, and the last lessons."""
         name = embodiment if belief is None else belief.embodiment
-        self.known(name)
+        fitting(self.known(name), actions, seen.steps - (belief is None))
         values, times, done, old = seen.values, seen.times, actions, 0
         lessons = None if belief is None else belief.recurrent
         if belief is not None:
@@ -302,11 +302,7 @@ class JEPA(WorldModel):
         if (actions is None) != (body.action_dim == 0):
             needs = f"{body.action_dim} numbers an action" if body.action_dim else "no actions"
             raise ValueError(f"'{body.name}' has {needs}; {'none' if actions is None else 'some'} were given")
-        if actions is not None and actions.shape[1:] != (horizon, body.action_dim):
-            raise ValueError(
-                f"{horizon} steps of '{body.name}' need actions of shape (batch, {horizon}, {body.action_dim}), "
-                f"not {tuple(actions.shape)}"
-            )
+        fitting(body, actions, horizon)
 
 
 class _Rollout:

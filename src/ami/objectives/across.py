@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ami import geometry, parallel
@@ -105,9 +105,13 @@ class Across(Objective):
             seen = encoder.hear(torch.cat([rays, rays[plain]]), torch.cat([whole, pupil[plain]]))
         else:
             seen = torch.cat([encoder.hear(rays, whole, senses.points), encoder.hear(rays[plain], pupil[plain])])
+        pixels = None
+        if senses.points is None and parallel.total(float(len(pointed))):  # where one process draws, all do
+            assert clip.depth is not None
+            pixels = torch.randperm(clip.depth.shape[-2:].numel(), generator=generator)[: self.settings.points]
         if not len(pointed):
             return seen
-        points = senses.points[pointed] if senses.points is not None else self._points(clip, pointed, generator)
+        points = _points(clip, pointed, pixels) if senses.points is None else senses.points[pointed]
         beside = encoder.hear(rays[pointed], torch.zeros_like(pupil[pointed]), points)
         order = torch.cat([plain, pointed]).argsort() + len(senses)
         return torch.cat([seen[: len(senses)], torch.cat([seen, beside])[order]])
@@ -129,16 +133,6 @@ class Across(Objective):
             has = {name: torch.tensor([name in shown for shown in _SHOWN], device=whole.device) for name in said}
             kept = sum((each * has[name][kind, None, None] for name, each in said.items()), torch.zeros_like(whole))
         return kept.masked_fill(hidden[..., None], 0.0), (kind == _DEPTH) & (as_points and kept is not whole)
-
-    def _points(self, clip: Clip, rows: Tensor, generator: torch.Generator) -> Float[Tensor, "some points 3"]:
-        """Random pixels of some views' depth, the same in all of them."""
-        assert clip.depth is not None
-        depth = clip.depth.flatten(0, 1)[rows, -1, 0]
-        camera = torch.full((len(depth), 4), depth.shape[-1] / 2, device=depth.device)
-        if clip.intrinsics is not None:
-            camera = clip.intrinsics.repeat_interleave(clip.steps, 0)[rows]
-        points = geometry.unproject(depth, camera).flatten(1, 2)
-        return points[:, torch.randperm(points.shape[1], generator=generator)[: self.settings.points].to(points.device)]
 
     def _codes(self, senses: Senses, pupil: Tensor) -> dict[str, Tensor]:
         """What each sense says by itself, cell by cell, told from whatever the pupil had."""
@@ -203,6 +197,17 @@ def _missed(read: Float[Tensor, "*n 9"], true: Float[Tensor, "*n 9"]) -> Float[T
 def _drawn(rows: int, numbers: int, generator: torch.Generator) -> Float[Tensor, "rows numbers"]:
     """Chances for this process's rows; all processes draw those of the whole batch, alike."""
     return torch.rand(rows * parallel.size(), numbers, generator=generator)[parallel.rank() * rows :][:rows]
+
+
+def _points(clip: Clip, rows: Tensor, pixels: Int[Tensor, "points"] | None) -> Float[Tensor, "some points 3"]:
+    """Those pixels of some views' depth."""
+    assert clip.depth is not None
+    assert pixels is not None
+    depth = clip.depth.flatten(0, 1)[rows, -1, 0]
+    camera = torch.full((len(depth), 4), depth.shape[-1] / 2, device=depth.device)
+    if clip.intrinsics is not None:
+        camera = clip.intrinsics.repeat_interleave(clip.steps, 0)[rows]
+    return geometry.unproject(depth, camera).flatten(1, 2)[:, pixels.to(depth.device)]
 
 
 def _blocks(cells: int, corner: Float[Tensor, "views 2"]) -> Bool[Tensor, "views cells"]:

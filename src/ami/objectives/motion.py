@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ami import parallel
 from ami.models.objects import ObjectModel
 from ami.nn.objects import mirrored
 from ami.types import Clip, Latent, Objective, WorldModel
@@ -20,7 +21,8 @@ class Motion(Objective):
         """``prediction``."""
         assert isinstance(model, ObjectModel)
         seen = model.encode(clip)
-        flipped = torch.rand(len(clip), generator=generator).to(seen.values) < 0.5
+        chance = torch.rand(len(clip) * parallel.size(), generator=generator)
+        flipped = chance[parallel.rank() * len(clip) :][: len(clip)].to(seen.values) < 0.5
         values = torch.where(flipped[:, None, None, None], mirrored(seen.values), seen.values)
         belief = model.believe(None, Latent(values[:, :1], seen.times[:, :1]), None, clip.embodiment)
         return {"prediction": model.energy(belief, clip.actions, Latent(values[:, 1:], seen.times[:, 1:])).mean()}

@@ -100,12 +100,14 @@ def left_out(stores: Mapping[str, Store], frames: int) -> tuple[LeftOut, ...]:
 def gauge_clips(
     stores: Mapping[str, Store], held: Mapping[str, Sequence[int]], steps: int, frames_per_step: int = 1
 ) -> tuple[Clip, ...]:
-    """One clip of held-out experience for each embodiment: the first window of up to 64 episodes."""
-    clips = []
+    """One clip of held-out experience for each embodiment: the last window of up to 64 episodes.
+
+    The last, for of recorded films all learn from the beginning.
+    """
+    clips, needed = [], steps * frames_per_step
     for name, store in stores.items():
-        index = np.array(
-            [[episode, 0] for episode in held[name][:64] if store.episodes[episode].length >= steps * frames_per_step]
-        )
+        starts = {episode: store.episodes[episode].length - needed for episode in held[name][:64]}
+        index = np.array([[episode, start] for episode, start in starts.items() if start >= 0])
         if len(index):
             clips.append(store.clips(index, steps, frames_per_step))
     return tuple(clips)

@@ -1,4 +1,4 @@
-"""What a V-JEPA of each size is trained with, and what that takes."""
+"""What it takes to train a V-JEPA of each size on the published schedule."""
 
 from __future__ import annotations
 

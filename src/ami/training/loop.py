@@ -47,6 +47,7 @@ class Progress:
     model: WorldModel
     objective: Objective
     optimiser: torch.optim.Optimizer
+    loader: Loader
     step: int = 0
 
     @property
@@ -93,7 +94,7 @@ def begin(model: WorldModel, stage: Stage, seed: int) -> Progress:
     if stage.shared:
         parallel.share_out(both, stage.shared)
     taught = [p for p in both.parameters() if p.requires_grad]
-    return Progress(model, objective, stage.optimisation.build(taught))
+    return Progress(model, objective, stage.optimisation.build(taught), stage.loader(model))
 
 
 def fit(progress: Progress, stage: Stage, seed: int) -> Iterator[dict[str, float]]:
@@ -105,8 +106,8 @@ def fit(progress: Progress, stage: Stage, seed: int) -> Iterator[dict[str, float
     model, objective, optimiser = progress.model, progress.objective, progress.optimiser
     both = nn.ModuleList([model, objective])
     taught = [p for group in optimiser.param_groups for p in group["params"]]
-    loader, device = stage.loader(model), parallel.device_of(model)
-    for clips in loader.prefetch(progress.step, stage.steps, parallel.rank(), parallel.size()):
+    device = parallel.device_of(model)
+    for clips in progress.loader.prefetch(progress.step, stage.steps, parallel.rank(), parallel.size()):
         began = time.perf_counter()
         _set_training(model, stage.frozen)
         generator = torch.Generator().manual_seed(_key(seed, progress.step))

@@ -106,9 +106,12 @@ def train(
         if state and number < state["stage"]:
             before += stage.steps
             continue
-        if state and number == state["stage"]:
-            # A stage may be built from what was learned before it.
-            model.load_state_dict({name: value.like() for name, value in state["progress"]["model"].items()})
+        if number:  # a stage may be built from what was learned before it, and from nothing that it taught itself
+            opening = folder / "opening.safetensors"
+            if state and number == state["stage"]:
+                model.load_state_dict({name: value.like() for name, value in open_state(opening)["model"].items()})
+            else:
+                save_state(opening, {"model": dict(model.state_dict())}, number)
         progress = begin(model, stage, recipe.seed)
         if state and number == state["stage"]:
             progress.restore(state["progress"])

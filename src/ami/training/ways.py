@@ -105,7 +105,7 @@ class WayStore(Over[PerceivedStore]):
         for group, (lengths, held) in enumerate(self._held):
             rows.append(np.flatnonzero(where[:, 0] == group))
             place, pair = torch.from_numpy(where[rows[-1], 1]), torch.from_numpy(index[rows[-1], 1])
-            found.append(held.ways(place, pair // sum(lengths), pair % sum(lengths), before))
+            found.append(held.ways(place, pair // sum(lengths), pair % sum(lengths), before, _still(self.body)))
         order = torch.from_numpy(np.concatenate(rows)).argsort()
         latents, actions, taken = (torch.cat(parts)[order] for parts in zip(*found, strict=True))
         began = torch.arange(before + 1).expand(len(index), -1)
@@ -125,15 +125,17 @@ class _Connected:
     actions: Float[Tensor, "places moments neighbours action"]
     effort: Float[Tensor, "places moments neighbours"]
 
-    def ways(self, place: Tensor, start: Tensor, goal: Tensor, before: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Latents and actions of each way, and the steps that it takes."""
+    def ways(
+        self, place: Tensor, start: Tensor, goal: Tensor, before: int, still: Float[Tensor, "action"]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Latents and actions of each way, and the steps that it takes; ``still`` is the action of no effort."""
         moments = torch.stack([*(start - back for back in range(before, -1, -1)), goal], 1)
         through = self.costs[place, start] + self.steps[place[:, None], self.neighbours[place, start], goal[:, None]]
         taken, which = through.min(1)
         taken = torch.where(start == goal, 0.0, taken)
         # The first edge is short; who has farther to go goes on in its direction at full effort.
         stretch = taken.clamp_max(1.0) / self.effort[place, start, which].clamp_min(1e-3)
-        first = self.actions[place, start, which] * stretch[:, None]
+        first = still + (self.actions[place, start, which] - still) * stretch[:, None]
         done = self.done[place[:, None], moments[:, :before]]
         return self.latents[place[:, None], moments], torch.cat([done, first[:, None]], 1), taken
 
@@ -183,8 +185,13 @@ def _actions(clip: Clip) -> Float[Tensor, "batch time-1 action"]:
 
 def _effort(actions: Float[Tensor, "*batch action"], body: Embodiment) -> Float[Tensor, "*batch"]:
     """The length of an action, where half of its range is 1, and never more than 1."""
-    low, high = actions.new_tensor(body.low), actions.new_tensor(body.high)
-    return torch.linalg.vector_norm((actions - (low + high) / 2) / ((high - low) / 2), dim=-1).clamp_max(1.0)
+    half = (actions.new_tensor(body.high) - actions.new_tensor(body.low)) / 2
+    return torch.linalg.vector_norm((actions - _still(body).to(actions)) / half, dim=-1).clamp_max(1.0)
+
+
+def _still(body: Embodiment) -> Float[Tensor, "action"]:
+    """The middle of an action's range."""
+    return (torch.tensor(body.low) + torch.tensor(body.high)) / 2
 
 
 def _past(

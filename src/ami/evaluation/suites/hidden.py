@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -67,6 +67,8 @@ class Hidden:
     explained: int = 1500  # further films that teach what changes mean
     ahead: int = 8  # steps after the moment, in which it comes out again, that are to be explained
     price: float = 0.01  # of a change by one deviation, in ordinary energy: who knows what changes mean may make more
+
+    least: ClassVar[int] = 2  # episodes: intervals are over them
 
     @property
     def name(self) -> str:
@@ -198,6 +200,8 @@ class Counterfactual:
 
     learn: int = 800  # films that teach where the mover is, from every step after that moment
     ahead: int = 8
+
+    least: ClassVar[int] = 2  # episodes: intervals are over them
 
     @property
     def name(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -35,6 +36,8 @@ class Layout:
     steps: int = 300  # of the walk
     budget: int = 120  # steps to a thing
     near: float = 0.5  # metres from a thing to who has reached it
+
+    least: ClassVar[int] = 2  # episodes: intervals are over them
 
     @property
     def name(self) -> str:

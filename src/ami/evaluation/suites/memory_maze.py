@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -61,6 +61,8 @@ class MemoryMazeBenchmark:
 
     name = "memory-maze/9x9"
 
+    least: ClassVar[int] = 2  # episodes: intervals are over them
+
     @property
     def protocol(self) -> tuple[str, ...]:
         """How it is asked, a plain sentence each."""
@@ -85,8 +87,6 @@ class MemoryMazeBenchmark:
                 f"this model has not learned where things are in '{NAME}' (it has of: {known}); train it on "
                 f"`ami collect {NAME}` with the recipe places"
             )
-        if n < 2:
-            raise ValueError(f"{n} episodes were asked for; an interval needs two at least")
         began, part = time.perf_counter(), model.part(NAME)
         sight = self.sight(part, asking.seed)
         played: dict[str, list[Played]] = {}

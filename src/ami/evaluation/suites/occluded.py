@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -33,6 +34,8 @@ class Occluded:
 
     age: int
     learn: int = 1000  # films that teach the read-out, at the same age: with 128, half of what is held is not read
+
+    least: ClassVar[int] = 2  # episodes: intervals are over them
 
     @property
     def name(self) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ami.data.pairs import LAYOUTS, Name, Pair
 from ami.evaluation.benchmark import Asking, Suite
-from ami.evaluation.films import film_clip, rate
+from ami.evaluation.films import film_clip, film_side, rate
 from ami.evaluation.suites.pairs import PairsBenchmark
 from ami.evaluation.violation import Twins
 from ami.types import Clip, WorldModel
@@ -32,7 +32,7 @@ class Published:
 
     def twins(self, model: WorldModel, n: int, asking: Asking) -> Iterator[Twins]:
         """About ``n`` of the pairs of ``asking`` at most, one by one."""
-        fps, size = rate(model), model.picture or 64
+        fps, size = rate(model), film_side(model)
         chosen = some(asking.pairs, n, np.random.default_rng(asking.seed))
         for done, pair in enumerate(chosen):
             asking.tell(self.layout, done, len(chosen))

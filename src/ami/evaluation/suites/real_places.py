@@ -92,7 +92,8 @@ class RealPlaces:
         """The frames held, the nearest last."""
         assert clip.pose is not None
         far = (clip.pose[0, :, :3, 3] - clip.pose[0, asked, :3, 3]).norm(dim=-1)
-        return far.argsort()[1 : 1 + self.held].flip(0).tolist()
+        far[asked] = torch.inf  # another frame may have been taken at the very same place
+        return far.argsort(stable=True)[: self.held].flip(0).tolist()
 
 
 def chance(answers: Sequence[Int[np.ndarray, "frames"]]) -> float:
@@ -104,12 +105,12 @@ def chance(answers: Sequence[Int[np.ndarray, "frames"]]) -> float:
     total, hits = np.ones(1), 0
     for said in answers:
         n = len(said)
-        rooks = np.ones(1)  # in how many ways k questions are paired with what was said of them
-        for often in np.bincount(said, minlength=n):
-            rooks = np.convolve(rooks, [1.0, often])
+        rooks = [1]  # in how many ways k questions are paired with what was said of them: whole numbers of any length
+        for often in np.bincount(said, minlength=n).tolist():
+            rooks = [two + often * one for one, two in zip([0, *rooks], [*rooks, 0], strict=True)]
+        ways = [rook * math.factorial(n - j) for j, rook in enumerate(rooks)]  # of pairing so that j questions hit
         exactly = [
-            sum((-1) ** (j - k) * math.comb(j, k) * rooks[j] / math.perm(n, j) for j in range(k, n + 1))
-            for k in range(n + 1)
+            sum((-1) ** (j - k) * math.comb(j, k) * ways[j] for j in range(k, n + 1)) / ways[0] for k in range(n + 1)
         ]
         total = np.convolve(total, exactly)
         hits += int((said == np.arange(n)).sum())

@@ -6,6 +6,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -30,6 +31,8 @@ class Reminded:
 
     steps: int = 200  # of the first life
     every: int = 2  # steps between two moments that are kept
+
+    least: ClassVar[int] = 2  # episodes: intervals are over them
 
     @property
     def name(self) -> str:

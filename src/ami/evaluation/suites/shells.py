@@ -66,7 +66,8 @@ class ShellGame:
             for who, answer in found.items():
                 right.setdefault(who, []).append(answer == torch.from_numpy(games.answer))
         asking.tell(f"shell game of {self.swaps} swaps", n, n)
-        counted = {who: wilson(int(torch.cat(parts).sum()), n) for who, parts in right.items()}
+        all_of = {who: torch.cat(parts) for who, parts in right.items()}
+        counted = {who: wilson(int(each.sum()), len(each)) for who, each in all_of.items()}
         own = counted.pop("model")
         result = Result(
             self.name,
@@ -80,7 +81,7 @@ class ShellGame:
             "Wilson 95 %",
             {**counted, "chance": _CHANCE},
             seconds=time.perf_counter() - began,
-            details={"episodes": [{"right": each} for each in torch.cat(right["model"]).tolist()]},
+            details={"episodes": [{"right": each} for each in all_of["model"].tolist()]},
         )
         return Answer((result,))
 
@@ -95,7 +96,7 @@ def answers(model: WorldModel, games: cups.Games) -> Mapping[str, Tensor]:
     first = max(past.steps - _WINDOW, 0)
     window = model.believe(None, seen.between(first, past.steps), done[:, first:gaps], past.embodiment)
     held = {"model": belief, "window": window}
-    if belief.recurrent is not None:
+    if belief.recurrent is not None and len(belief) > 1:  # a game alone has no other's memory
         held["shuffled"] = replace(belief, recurrent=belief.recurrent.roll(1, 0))
     return {who: _least(model, each, done[:, gaps:], futures) for who, each in held.items()}
 
