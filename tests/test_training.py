@@ -68,7 +68,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_one_that_was_not(store: St
     stages, deaths = set(), 0
     for moment in (1, 5, 9, 12, 13, 17, 22, 24, None):
         child = fork.Process(
-            target=_killed, args=(store.folder, folder, folder.exists(), moment, chance.uniform(0, 0.03))
+            target=_killed, args=(store.folder, folder, folder.exists(), moment, chance.uniform(0, 0.01))
         )
         child.start()
         child.join(60)

@@ -3,6 +3,7 @@
 recipe.json     the recipe, resolved; a run is resumed only with the same
 NAME/           the run of each part, where the recipe is of several
 metrics.jsonl   a line for each logged step, with what the gauges warned of
+opening.safetensors  the weights with which its stage began, where that is not the first; gone at the end
 latest.safetensors   the last saved state (stage, step, weights, optimiser); replaced whole. Where several processes
                 share weights, each writes its own beside it (latest.STEP.RANK.safetensors), and this one comes last
 checkpoint/     the trained model
@@ -101,17 +102,13 @@ def train(
     state = open_state(folder / "latest.safetensors") if (folder / "latest.safetensors").is_file() else None
     resumed = sum(stage.steps for stage in recipe.stages[: state["stage"]]) + state["progress"]["step"] if state else 0
     log = _Log(folder, log_every, resumed)
-    spent, before = _spending(state or {}), 0
+    spent, before, opening = _spending(state or {}), 0, folder / "opening.safetensors"
     for number, stage in enumerate(recipe.stages):
         if state and number < state["stage"]:
             before += stage.steps
             continue
-        if number:  # a stage may be built from what was learned before it, and from nothing that it taught itself
-            opening = folder / "opening.safetensors"
-            if state and number == state["stage"]:
-                model.load_state_dict({name: value.like() for name, value in open_state(opening)["model"].items()})
-            else:
-                save_state(opening, {"model": dict(model.state_dict())}, number)
+        if number:
+            _as_begun(model, opening, again=bool(state), turn=number)
         progress = begin(model, stage, recipe.seed)
         if state and number == state["stage"]:
             progress.restore(state["progress"])
@@ -131,7 +128,19 @@ def train(
         before += stage.steps
     papers = _provenance(recipe, history(read_metrics(folder)), torch.device(device), **spent())
     parallel.first(lambda: checkpoint.save(done, model.eval(), papers))
+    parallel.first(lambda: opening.unlink(missing_ok=True))
     return done
+
+
+def _as_begun(model: WorldModel, opening: Path, *, again: bool, turn: int) -> None:
+    """Keep the weights with which a stage begins; where it goes on, take them again.
+
+    A stage may be built from what was learned before it, and from nothing that it taught itself.
+    """
+    if again:
+        model.load_state_dict({name: value.like() for name, value in open_state(opening)["model"].items()})
+    else:
+        save_state(opening, {"model": dict(model.state_dict())}, turn)
 
 
 def _train_parts(
