@@ -26,7 +26,7 @@ class SpatialSettings:
     size: str = "baby"  # the one dial: baby, tiny, small
     picture: int = 64  # px on a side
     precision: str = "auto"  # while it trains: "fp32", "bf16", or "auto": what this machine does fast
-    steps: int = 4000
+    steps: int = 7000
     clip: int = 5  # steps in a training clip
     batch: int = 16  # clips, of all stores together
     senses: Literal["all", "colours"] = "all"  # "colours": the twin that never sees depth nor hears how it moved
