@@ -375,7 +375,7 @@ def test_gauges_look_at_what_is_held_out(rooms: Store, films: Store) -> None:
     assert len(walk) == len(held["two-rooms"]) > 1
     assert np.array_equal(walk.truth[0], rooms.read(held["two-rooms"][0]).truth[-6:])
     # Of recorded films all learn from what comes first.
-    assert torch.equal(film.video[0, :, 0, :, 0, 0], torch.from_numpy(films.arrays(0)["video"][-6:, 0, 0]))
+    assert torch.equal(film.video[0, :, 0, :, 0, 0], torch.tensor(films.arrays(0)["video"][-6:, 0, 0]))
     assert gauge_clips({"film": films}, {"film": (0, 1)}, 31) == ()
 
 
