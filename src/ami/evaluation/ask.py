@@ -70,7 +70,7 @@ def ask(
     """
     suite = _suite(question)
     device = _device(suite, question.device)
-    _enough(suite, question.n)
+    _able(suite, question.n, folder)
     asked = _Asked(folder, question, _folder(rooms), _folder(films), tuple(pairs), tuple((rivals or {}).items()))
     jobs = [partial(_answer, asked, number) for number in range(len(suite.asked))]
     try:
@@ -117,14 +117,18 @@ class _Asked:
     rivals: tuple[tuple[str, Path], ...]
 
 
-def _enough(suite: Suite, n: int | None) -> None:
-    """``ValueError`` where a benchmark needs more episodes than it is to ask: said before the first of them."""
+def _able(suite: Suite, n: int | None, folder: Path) -> None:
+    """``ValueError`` where a benchmark needs more episodes, or another model: said before the first is asked."""
     for each, _ in suite.asked:
         least = getattr(each, "least", 1)
         if n is not None and n < least:
             raise ValueError(
                 f"{each.name} was to ask {n} episode; its interval needs {least} or more: give --n {least}"
             )
+    if needs := [able for each, _ in suite.asked if (able := getattr(each, "able", None))]:
+        model = checkpoint.load(folder)
+        for able in needs:
+            able(model)
 
 
 def _answer(asked: _Asked, number: int, tell: cores.Tell) -> Answer:

@@ -53,7 +53,11 @@ class Answer:
 
 
 class Benchmark(Protocol):
-    """One question, with its protocol pinned in its fields."""
+    """One question, with its protocol pinned in its fields.
+
+    It may also have ``least``, the episodes that its intervals need, and ``able(model)``, which refuses a model that
+    cannot be asked: both are heard before the first question of a suite.
+    """
 
     @property
     def name(self) -> str:

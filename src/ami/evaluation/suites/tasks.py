@@ -137,13 +137,17 @@ class TaskBenchmark:
         start, goal, ahead = zip(*drawn, strict=True)
         return Pairs(task, np.stack(start), np.stack(goal), np.array(ahead))
 
+    def able(self, model: WorldModel) -> None:
+        """``ValueError`` for a model that never acted in this world."""
+        if self.world not in model.embodiments:
+            known = ", ".join(model.embodiments) or "none"
+            raise ValueError(f"the model never acted in '{self.world}'; it knows the embodiments {known}")
+
     def run(self, model: WorldModel, n: int, asking: Asking) -> Answer:
         """Ask ``model`` with ``n`` fresh pairs; two results, and a few films."""
         if n < 1:
             raise ValueError(f"{n} pairs were asked for; a result needs at least one")
-        if self.world not in model.embodiments:
-            known = ", ".join(model.embodiments) or "none"
-            raise ValueError(f"the model never acted in '{self.world}'; it knows the embodiments {known}")
+        self.able(model)
         pairs = self.pairs(TASKS[self.world](), asking.seed, n)
         began = time.perf_counter()
         played = self.plan(model, pairs, asking)
