@@ -50,10 +50,14 @@ class CalibrationBenchmark:
             "one size: the mean squared error of as many other walks, said of every walk.",
         )
 
-    def run(self, model: WorldModel, n: int, asking: Asking) -> Answer:
-        """Ask ``model`` about ``n`` fresh walks, each in a layout of its own."""
+    def able(self, model: WorldModel) -> None:
+        """``ValueError`` for a model that does not say how far off it may be."""
         if EMBODIMENT.name not in model.unsure:
             raise ValueError(f"{self.name} asks a model that has learned how far off it may be, and this one has not")
+
+    def run(self, model: WorldModel, n: int, asking: Asking) -> Answer:
+        """Ask ``model`` about ``n`` fresh walks, each in a layout of its own."""
+        self.able(model)
         began = time.perf_counter()
         asking.tell(self.name, 0, 2)
         missed, expected = self._walks(model, n, asking.seed, _WALKED)

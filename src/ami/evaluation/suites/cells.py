@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ami.evaluation.benchmark import Answer, Asking, Suite
 from ami.evaluation.cells import CELLS, Cell, Teaching, taught
-from ami.evaluation.suites.recall import Recall, able, known_markers, share
+from ami.evaluation.suites.recall import Recall, explores, known_markers, share
 from ami.evaluation.walking import Walked, markers
 from ami.nn.places import between
 from ami.types import Clip, Latent, WorldModel
@@ -32,6 +32,8 @@ class Cells:
     lessons: int = 250  # walks from which the cells learn
     clip: int = 128  # steps of each
     teaching: Teaching = field(default_factory=Teaching)
+
+    able = staticmethod(explores)
 
     @property
     def name(self) -> str:
@@ -53,7 +55,7 @@ class Cells:
     @torch.no_grad()
     def run(self, model: WorldModel, n: int, asking: Asking) -> Answer:
         """Teach the cells, then walk ``n`` walks with them."""
-        able(model)
+        self.able(model)
         began, rng = time.perf_counter(), np.random.default_rng([_APART + asking.seed, 0])
         cells = self._taught(model, asking)
         mazes = _mazes(n, rng)

@@ -34,8 +34,14 @@ class ComputeBenchmark:
             "compute/AxBxC: by A candidates × B iterations over C steps, and half of the iterations when replanning.",
         )
 
+    def able(self, model: WorldModel) -> None:
+        """``ValueError`` for a model that never acted in the world that is asked about."""
+        if isinstance(self.of, TaskBenchmark):
+            self.of.able(model)
+
     def run(self, model: WorldModel, n: int, asking: Asking) -> Answer:
         """Ask ``model`` about the same ``n`` fresh pairs by each search; a note says what an action took."""
+        self.able(model)
         results, notes = [], []
         for search in self.searches:
             asked = replace(self.of, ways=_searching(*search))

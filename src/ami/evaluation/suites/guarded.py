@@ -56,10 +56,14 @@ class GuardrailBenchmark:
             "allows for its error; a way round exists.",
         )
 
-    def run(self, model: WorldModel, n: int, asking: Asking) -> Answer:
-        """Ask ``model`` about ``n`` fresh pairs in different rooms; without the guardrail it is a baseline."""
+    def able(self, model: WorldModel) -> None:
+        """``ValueError`` for a model that has not learned ways."""
         if EMBODIMENT.name not in model.reaches:
             raise ValueError(f"{self.name} asks a model that has learned ways, and this one has not")
+
+    def run(self, model: WorldModel, n: int, asking: Asking) -> Answer:
+        """Ask ``model`` about ``n`` fresh pairs in different rooms; without the guardrail it is a baseline."""
+        self.able(model)
         pairs, forbidden = self.pairs(asking.seed, n)
         guard = self.guard(model, *self._labels(model, asking.seed), forbidden)
         began = time.perf_counter()

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -68,7 +68,8 @@ class Hidden:
     ahead: int = 8  # steps after the moment, in which it comes out again, that are to be explained
     price: float = 0.01  # of a change by one deviation, in ordinary energy: who knows what changes mean may make more
 
-    least: ClassVar[int] = 2  # episodes: intervals are over them
+    least = 2  # episodes: intervals are over them
+    able = staticmethod(knows)
 
     @property
     def name(self) -> str:
@@ -90,7 +91,7 @@ class Hidden:
     def run(self, model: WorldModel, n: int, asking: Asking) -> Answer:
         """Ask about ``n`` fresh films."""
         began = time.perf_counter()
-        knows(model)
+        self.able(model)
         rng = np.random.default_rng([_APART + asking.seed, 1])
         rows = {"model": model} | ({} if asking.untrained is None else {"untrained": asking.untrained})
         with tempfile.TemporaryDirectory() as folder, torch.no_grad():
@@ -201,7 +202,8 @@ class Counterfactual:
     learn: int = 800  # films that teach where the mover is, from every step after that moment
     ahead: int = 8
 
-    least: ClassVar[int] = 2  # episodes: intervals are over them
+    least = 2  # episodes: intervals are over them
+    able = staticmethod(knows)
 
     @property
     def name(self) -> str:
@@ -223,7 +225,7 @@ class Counterfactual:
     def run(self, model: WorldModel, n: int, asking: Asking) -> Answer:
         """Ask about ``n`` fresh films."""
         began, past = time.perf_counter(), MIDDLE + 1
-        knows(model)
+        self.able(model)
         rng = np.random.default_rng([_APART + asking.seed, 2])
         read = self._taught(model, rng)
         far: dict[str, list[Tensor]] = {"factual": [], "other": [], "filtered": [], "one-frame": []}

@@ -87,10 +87,14 @@ class IPhyreBenchmark:
             f"simulator: the same choice among {self.simulated} plans imagined by the true simulator.",
         )
 
-    def run(self, model: WorldModel, n: int, asking: Asking) -> Answer:
-        """Ask ``model`` about the first ``n`` rows, the games in turn; two results, and a few films."""
+    def able(self, model: WorldModel) -> None:
+        """``ValueError`` for a model that has not learned from these games."""
         if BODY.name not in model.embodiments:
             raise ValueError(f"{self.name} asks a model that has learned from '{BODY.name}', and this one has not")
+
+    def run(self, model: WorldModel, n: int, asking: Asking) -> Answer:
+        """Ask ``model`` about the first ``n`` rows, the games in turn; two results, and a few films."""
+        self.able(model)
         if n < 1:
             raise ValueError(f"{n} games were asked for; a result needs at least one")
         known = list(games().items())

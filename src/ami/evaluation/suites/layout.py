@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from scipy.optimize import linear_sum_assignment
 
 from ami.evaluation.benchmark import Answer, Asking, Suite
 from ami.evaluation.statistics import bootstrap_mean, bootstrap_ratio, share_by_cluster
-from ami.evaluation.suites.recall import Recall, able
+from ami.evaluation.suites.recall import Recall, explores
 from ami.evaluation.walking import Walked, views
 from ami.nn.places import between
 from ami.planning.routes import Routes, follow
@@ -37,7 +36,8 @@ class Layout:
     budget: int = 120  # steps to a thing
     near: float = 0.5  # metres from a thing to who has reached it
 
-    least: ClassVar[int] = 2  # episodes: intervals are over them
+    least = 2  # episodes: intervals are over them
+    able = staticmethod(explores)
 
     @property
     def name(self) -> str:
@@ -65,7 +65,7 @@ class Layout:
     @torch.no_grad()
     def run(self, model: WorldModel, n: int, asking: Asking) -> Answer:
         """Ask after ``n`` walks."""
-        able(model)
+        self.able(model)
         began, rng = time.perf_counter(), np.random.default_rng([_APART + asking.seed, 0])
         mazes = maze_walks.sample(n, rng)
         poses, actions = maze_walk(mazes, self.steps, rng)

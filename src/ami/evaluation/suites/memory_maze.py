@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,7 +61,7 @@ class MemoryMazeBenchmark:
 
     name = "memory-maze/9x9"
 
-    least: ClassVar[int] = 2  # episodes: intervals are over them
+    least = 2  # episodes: intervals are over them
 
     @property
     def protocol(self) -> tuple[str, ...]:
@@ -78,15 +78,19 @@ class MemoryMazeBenchmark:
             "scores are those of Pasukonis et al. 2022.",
         )
 
-    @torch.no_grad()
-    def run(self, model: WorldModel, n: int, asking: Asking) -> Answer:
-        """Ask ``model`` in ``n`` fresh episodes."""
+    def able(self, model: WorldModel) -> None:
+        """``ValueError`` for a model that has not learned where things are there."""
         if NAME not in model.places:
             known = ", ".join(model.places) or "none"
             raise ValueError(
                 f"this model has not learned where things are in '{NAME}' (it has of: {known}); train it on "
                 f"`ami collect {NAME}` with the recipe places"
             )
+
+    @torch.no_grad()
+    def run(self, model: WorldModel, n: int, asking: Asking) -> Answer:
+        """Ask ``model`` in ``n`` fresh episodes."""
+        self.able(model)
         began, part = time.perf_counter(), model.part(NAME)
         sight = self.sight(part, asking.seed)
         played: dict[str, list[Played]] = {}

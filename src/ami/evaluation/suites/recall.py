@@ -26,12 +26,24 @@ _CHANCE = 1 / len(COLOURS)
 _WALKS = 40  # together
 
 
+def explores(model: WorldModel) -> None:
+    """``ValueError`` unless the model has learned where things are in mazes."""
+    if NAME not in model.places:
+        known = ", ".join(model.places) or "none"
+        raise ValueError(
+            f"this model has not learned where things are in a '{NAME}' (it has of: {known}); "
+            f"train it on `ami collect {NAME}` with the recipe places or baby"
+        )
+
+
 @dataclass(frozen=True)
 class Recall:
     """Which colour is the marker on that wall, so many steps after it was last seen?"""
 
     ages: tuple[int, ...] = (10, 30, 100, 300, 1000, 3000)
     tour: int = 250  # steps in one half of a maze of two, before the other
+
+    able = staticmethod(explores)
 
     @property
     def name(self) -> str:
@@ -57,7 +69,7 @@ class Recall:
     @torch.no_grad()
     def run(self, model: WorldModel, n: int, asking: Asking) -> Answer:
         """Ask in ``n`` walks."""
-        able(model)
+        self.able(model)
         began = time.perf_counter()
         told = _Told()
         for first in range(0, n, _WALKS):
@@ -157,16 +169,6 @@ class _Told:
 def known_markers(columns: Int[np.ndarray, "batch marker"]) -> Bool[np.ndarray, "batch marker"]:
     """Which markers were seen well enough to be asked for."""
     return columns >= _ENOUGH
-
-
-def able(model: WorldModel) -> None:
-    """``ValueError`` unless the model has learned where things are in mazes."""
-    if NAME not in model.places:
-        known = ", ".join(model.places) or "none"
-        raise ValueError(
-            f"this model has not learned where things are in a '{NAME}' (it has of: {known}); "
-            f"train it on `ami collect {NAME}` with the recipe places or baby"
-        )
 
 
 def _restarted(belief: Belief | None) -> Belief:

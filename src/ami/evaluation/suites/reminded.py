@@ -6,14 +6,13 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ami.evaluation.benchmark import Answer, Asking, Suite
-from ami.evaluation.suites.recall import Recall, able, known_markers, share
+from ami.evaluation.suites.recall import Recall, explores, known_markers, share
 from ami.evaluation.walking import Walked, markers
 from ami.memory.episodic import About, Memory
 from ami.memory.moment import Moment, Where
@@ -32,7 +31,8 @@ class Reminded:
     steps: int = 200  # of the first life
     every: int = 2  # steps between two moments that are kept
 
-    least: ClassVar[int] = 2  # episodes: intervals are over them
+    least = 2  # episodes: intervals are over them
+    able = staticmethod(explores)
 
     @property
     def name(self) -> str:
@@ -52,7 +52,7 @@ class Reminded:
     @torch.no_grad()
     def run(self, model: WorldModel, n: int, asking: Asking) -> Answer:
         """Ask after ``n`` walks."""
-        able(model)
+        self.able(model)
         began, rng = time.perf_counter(), np.random.default_rng([_APART + asking.seed, 0])
         mazes = maze_walks.sample(n, rng)
         poses, actions = maze_walks.walk(mazes, maze_walks.starts(mazes, rng), self.steps, rng)

@@ -46,14 +46,18 @@ class ShellGame:
             "state of another film; both must be at chance, a third, or the question needs no memory.",
         )
 
-    @torch.no_grad()
-    def run(self, model: WorldModel, n: int, asking: Asking) -> Answer:
-        """Ask about ``n`` fresh games; the model has to know the embodiment ``cups``."""
+    def able(self, model: WorldModel) -> None:
+        """``ValueError`` for a model that knows no cups."""
         if cups.EMBODIMENT.name not in model.embodiments:
             raise ValueError(
                 f"this model does not know '{cups.EMBODIMENT.name}' but {', '.join(sorted(model.embodiments))}; "
                 "train one on what `ami collect cups` records"
             )
+
+    @torch.no_grad()
+    def run(self, model: WorldModel, n: int, asking: Asking) -> Answer:
+        """Ask about ``n`` fresh games; the model has to know the embodiment ``cups``."""
+        self.able(model)
         began = time.perf_counter()
         right: dict[str, list[Bool[Tensor, "games"]]] = {}
         for first in range(0, n, _TOGETHER):

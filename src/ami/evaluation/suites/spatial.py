@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -57,7 +56,7 @@ class Places:
     prefix: str = "spatial"  # of what its results are called, but for those of things
     things: int = 4000  # films of three steps that teach where the target is, in the world that has one
 
-    least: ClassVar[int] = 2  # episodes: intervals are over them
+    least = 2  # episodes: intervals are over them
 
     @property
     def name(self) -> str:

@@ -104,10 +104,14 @@ class NoPlanBenchmark:
             "steps of it; right where the wall has no door (sealed), wrong where it has one (reachable).",
         )
 
-    def run(self, model: WorldModel, n: int, asking: Asking) -> Answer:
-        """Ask ``model`` about ``n`` fresh pairs in different rooms."""
+    def able(self, model: WorldModel) -> None:
+        """``ValueError`` for a model that has not learned ways."""
         if EMBODIMENT.name not in model.reaches:
             raise ValueError(f"{self.name} asks a model that has learned ways, and this one has not")
+
+    def run(self, model: WorldModel, n: int, asking: Asking) -> Answer:
+        """Ask ``model`` about ``n`` fresh pairs in different rooms."""
+        self.able(model)
         began = time.perf_counter()
         none = self._none(model, n, asking)
         others = {"always": wilson(n, n)}
