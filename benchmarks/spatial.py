@@ -37,7 +37,7 @@ def main() -> None:
         running = {}
         for senses in ("all", "colours"):
             recipe = spatial([store], 0, replace(SPATIAL, senses=senses, steps=(rounds + 1) * _TURN + 1))
-            (stage,) = recipe.stages
+            stage = recipe.stages[0]
             running[senses] = fit(begin(recipe.build(), replace(stage, gauge_every=10**9), 0), stage, 0)
         spent: dict[str, list[float]] = {senses: [] for senses in running}
         for _ in range(rounds + 1):

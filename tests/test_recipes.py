@@ -198,7 +198,7 @@ def test_what_is_walked_through_is_learned_as_if_alone(rooms: Store, tmp_path: P
 
 def test_what_cameras_see_is_learned_as_if_alone_also_of_walks(rooms: Store, tmp_path: Path) -> None:
     walks, table = maze_store(tmp_path / "maze", 8, 16), table_store(tmp_path / "tabletop")
-    walked, alone = PlacesSettings(steps=2, batch=2, clip=12), SpatialSettings(steps=2, batch=4, clip=3)
+    walked, alone = PlacesSettings(steps=2, batch=2, clip=12), SpatialSettings(steps=2, measures=2, batch=4, clip=3)
     settings = replace(TINY, places=walked, spatial=alone)
     mind = checkpoint.load(train(baby([rooms, walks, table], 0, settings), tmp_path / "mind"))
     assert isinstance(mind, Mind)

@@ -61,8 +61,8 @@ CAPABILITIES = {
         mazes=1500,
         walk=24,
         tabletop=1200,
-        suite="spatial-4",
-        with_films="spatial-4-recorded",
+        suite="spatial-5",
+        with_films="spatial-5-recorded",
         bare="spatial-maze-4",
     ),
     "memory": replace(_NOTHING, settings=_HOLDS, mazes=800, cups=3000, suite="memory", with_films="memory"),
@@ -110,7 +110,7 @@ def _spent(rival: str, folders: Sequence[Path], own: float) -> str:
     """What the training of a rival took beside the checkpoint's own."""
     papers = [read_provenance(folder / rival / "checkpoint") for folder in folders]
     took = fmean(each.cpu_seconds for each in papers)
-    return f"{rival} was trained in as many steps ({papers[0].steps}): {took:.0f} CPU-seconds, the model in {own:.0f}."
+    return f"{rival} was trained in {took:.0f} CPU-seconds ({papers[0].steps} steps), the model in {own:.0f}."
 
 
 def pool(folders: Sequence[Path], command: str) -> Report:

@@ -26,6 +26,7 @@ from ami.training.estimate import UTILISATION, Cluster
 from ami.training.run import Tick
 from ami.training.run import train as train_recipe
 
+_STAGES = ("notice", "steps", "leaps", "measures")  # what settings call the steps of a recipe's stages
 Settings = (
     BabySettings | FilmSettings | PhysicsSettings | SlotsSettings | ObjectSettings | PlacesSettings | SpatialSettings
 )
@@ -55,14 +56,7 @@ def settings_of(recipe: str, size: str | None = None, steps: int | None = None, 
             raise ValueError(f"the recipe {recipe} sees pictures as they are; --picture is for the recipe video")
         settings = replace(settings, picture=picture)
     if not isinstance(settings, BabySettings):
-        if steps is not None and steps < 1:
-            raise ValueError(f"{steps} steps were asked for; at least 1 is needed")
-        if steps is not None and isinstance(settings, SlotsSettings):
-            if steps < 2:
-                raise ValueError(f"{steps} steps were asked for; at least 2 are needed, one for each stage")
-            first = max(round(steps * settings.notice / (settings.notice + settings.steps)), 1)
-            return replace(settings, notice=first, steps=steps - first)
-        return replace(settings, steps=steps or settings.steps)
+        return settings if steps is None else _lasting(settings, steps)
     if size is not None:
         settings = replace(
             settings,
@@ -86,11 +80,25 @@ def settings_of(recipe: str, size: str | None = None, steps: int | None = None, 
             reach=fewer(settings.reach),
             unsure=fewer(settings.unsure),
             films=replace(settings.films, steps=fewer(settings.films.steps)),
-            physics=replace(settings.physics, steps=fewer(settings.physics.steps)),
+            physics=replace(settings.physics, steps=fewer(settings.physics.steps), leaps=fewer(settings.physics.leaps)),
             places=replace(settings.places, steps=fewer(settings.places.steps)),
-            spatial=replace(settings.spatial, steps=fewer(settings.spatial.steps)),
+            spatial=replace(
+                settings.spatial, steps=fewer(settings.spatial.steps), measures=fewer(settings.spatial.measures)
+            ),
         )
     return settings
+
+
+def _lasting(settings: Settings, steps: int) -> Settings:
+    """With ``steps`` in all, each stage's in proportion to what it has."""
+    stages = [name for name in _STAGES if getattr(settings, name, 0)]
+    if steps < len(stages):
+        least = "1 is needed" if len(stages) == 1 else f"{len(stages)} are needed, one for each stage"
+        raise ValueError(f"{steps} steps were asked for; at least {least}")
+    counts = {name: getattr(settings, name) for name in stages}
+    share = steps / sum(counts.values())
+    fewer = {name: max(int(share * count), 1) for name, count in counts.items()}
+    return replace(settings, **fewer | {"steps": fewer["steps"] + steps - sum(fewer.values())})
 
 
 def train(

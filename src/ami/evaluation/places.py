@@ -40,6 +40,13 @@ def model_eye(model: WorldModel, *, depth: bool = False) -> Eye:
     return see
 
 
+def compared(model: WorldModel, seen: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch taught"]:
+    """Of latents as :func:`model_eye` has them what training made, by which one view is told from another."""
+    part = model.part(CAMERA.name)
+    taught = part.latent_shape[1] - part.untaught
+    return seen.unflatten(-1, part.latent_shape)[..., :taught].flatten(-2)
+
+
 def pixels(clip: Clip) -> Float[Tensor, "rows time feature"]:
     """The pictures themselves, averaged to ``GRID`` x ``GRID`` cells, 0 to 1."""
     assert clip.video is not None
@@ -97,7 +104,7 @@ def read_network(seen: Tensor, truth: Tensor, asked: Tensor, seed: int, steps: i
 
 def read_attentive(seen: Tensor, truth: Tensor, asked: Tensor, seed: int, steps: int, blocks: int = 0) -> Tensor:
     """What queries that look at all tokens, taught likewise, say of other rows; tokens are the last axis but one."""
-    probe = fit_attentive(seen, truth, seed, steps=steps, batch=128, rate=1e-3, blocks=blocks)
+    probe = fit_attentive(seen, truth, seed, steps=steps, batch=128, blocks=blocks)
     with torch.no_grad():
         return torch.cat([probe(part) for part in asked.split(_ASKED)])
 

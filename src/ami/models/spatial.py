@@ -8,11 +8,12 @@ import torch
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ami import geometry
 from ami.models.horizon import times_ahead
 from ami.nn.norm import EmbodimentNorm
-from ami.nn.senses import bearings, colour_pieces, depth_pieces, rays
+from ami.nn.senses import bearings, colour_pieces, depth_pieces, halved, rays
 from ami.nn.views import Apart, Elsewhere, Senses, ViewEncoder, still
 from ami.types import Belief, Clip, Embodiment, Latent, WorldModel
 
@@ -33,7 +34,10 @@ class SpatialConfig(BaseModel):
     width: int = Field(96, ge=8, multiple_of=4, description="of a token inside the encoder")
     depth: int = Field(default=3, ge=1, description="blocks of the encoder")
     heads: int = Field(default=3, ge=1)
-    dim: int = Field(48, ge=2, description="numbers of a cell's latent")
+    dim: int = Field(48, ge=2, description="numbers of a cell's latent that training changes")
+    carried: bool = Field(
+        default=False, description="whether a latent carries besides what colours its cell shows, at half resolution"
+    )
     window: int = Field(default=4, ge=1, description="views that a belief holds")
     ahead_depth: int = Field(default=1, ge=1, description="blocks of what says how it is seen from elsewhere")
     apart_width: int = Field(default=256, ge=8, description="of the network that says how the camera moved")
@@ -45,6 +49,10 @@ class SpatialJEPA(WorldModel):
     An action is how the camera moves, in its own axes, so a future is a walk: each of its steps is the view from where
     the motions so far lead, told from all views that are held, and no error is fed back. Where intrinsics are missing
     the camera is taken to see 90 degrees.
+
+    A cell's latent is what training made of all that was sensed, by which views are compared and told. With ``carried``
+    its colours follow (0 where none were seen, as in views that are told): which way a thing of a few pixels faces is
+    in these and not in what foretells other views.
     """
 
     looks: Tensor
@@ -62,8 +70,10 @@ class SpatialJEPA(WorldModel):
                 raise ValueError(f"'{name}' has {body.action_dim} numbers in an action; a camera's motion has {MOTION}")
         self.config, self.embodiments = config, config.embodiments
         self.picture, self.frames, self.side = config.picture, config.tubelet, config.picture // config.patch
-        self.latent_shape = cells, dim = self.side**2, config.dim
-        pixels, shared = config.tubelet * config.patch**2, {"width": config.width, "heads": config.heads, "dim": dim}
+        pixels, cells, dim = config.tubelet * config.patch**2, self.side**2, config.dim
+        self.untaught = 3 * pixels // 4 if config.carried else 0
+        self.latent_shape = cells, dim + self.untaught
+        shared = {"width": config.width, "heads": config.heads, "dim": dim}
         self.encoder = ViewEncoder(pixels=pixels, depth=config.depth, **shared)
         self.norm = EmbodimentNorm(tuple(sorted(config.embodiments)), dim)
         self.lies = nn.Linear(dim, 3)  # where what a cell shows lies, beside where a camera of 90 degrees would look
@@ -114,7 +124,11 @@ class SpatialJEPA(WorldModel):
             return Latent(clip.latents, clip.times)
         senses = self.senses(clip)
         parts = torch.arange(len(senses), device=clip.times.device).split(_CHUNK)
-        views = self.perceive(torch.cat([self.encoder(senses.rows(part)) for part in parts]), clip.embodiment)
+        taught = self.perceive(torch.cat([self.encoder(senses.rows(part)) for part in parts]), clip.embodiment)
+        if self.untaught and senses.video is not None:
+            views = torch.cat([taught, halved(senses.video, self.config.patch)], -1)
+        else:
+            views = self._bare(taught)
         return Latent(views.view(len(clip), clip.steps, *self.latent_shape), clip.times)
 
     def believe(
@@ -155,27 +169,35 @@ class SpatialJEPA(WorldModel):
     def energy(
         self, belief: Belief, actions: Float[Tensor, "batch horizon action"] | None, future: Latent
     ) -> Float[Tensor, "batch horizon"]:
-        """Squared distance from what was imagined, mean over cells and dim. A latent's own variance is 1."""
+        """Squared distance from what was imagined, mean over cells and taught numbers, whose variance is 1."""
         imagined = self.predict(belief, actions, future.steps)
-        return (future.values - imagined.values).square().mean((-1, -2))
+        return (self.taught(future.values) - self.taught(imagined.values)).square().mean((-1, -2))
+
+    def taught(self, views: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch taught"]:
+        """Of latents what training made."""
+        return views[..., : self.config.dim]
+
+    def _bare(self, taught: Float[Tensor, "*batch taught"]) -> Float[Tensor, "*batch dim"]:
+        """Latents of what was made of views whose colours nobody saw."""
+        return functional.pad(taught, (0, self.untaught))
 
     def views_from(
         self, views: Float[Tensor, "rows held cells dim"], poses: Float[Tensor, "rows asked held 4 4"]
     ) -> Float[Tensor, "rows asked cells dim"]:
         """What would be seen from some poses, each told in the axes of the camera of each view that is held; metres."""
-        return self.elsewhere(views, self.lying(views), poses).float()
+        return self._bare(self.elsewhere(self.taught(views), self.lying(views), poses).float())
 
     def measure(
         self, here: Float[Tensor, "rows held cells dim"], there: Float[Tensor, "rows asked cells dim"]
     ) -> Float[Tensor, "rows asked held 4 4"]:
         """From where each view ``there`` was seen: its pose in the axes of each camera that saw ``here``, metres."""
-        read = self.apart(here, there, self.lying(here), self.lying(there))
+        read = self.apart(self.taught(here), self.taught(there), self.lying(here), self.lying(there))
         six, metres = read.float().split([6, 3], -1)
         return geometry.assemble(geometry.from_six(six + still(six)), metres)
 
     def lying(self, views: Float[Tensor, "*batch cells dim"]) -> Float[Tensor, "*batch cells 3"]:
         """Where what each cell shows lies: down, right (radians) and the logarithm of its range (metres)."""
-        return self.looks + self.lies(views).float()
+        return self.looks + self.lies(self.taught(views)).float()
 
 
 def sized(embodiments: Mapping[str, Embodiment], size: str = "baby", picture: int = 64) -> SpatialConfig:
@@ -190,6 +212,7 @@ def sized(embodiments: Mapping[str, Embodiment], size: str = "baby", picture: in
         depth=depth,
         heads=heads,
         dim=dim,
+        carried=True,
         apart_width=8 * width // 3,
     )
 

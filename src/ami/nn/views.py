@@ -180,17 +180,25 @@ class Apart(nn.Module):
     """How the camera moved between two views: a network on where each cell of one is found again in the other.
 
     For each of several heads a cell looks for its like among those of the other view, and what is told is where that
-    lies, on the average over all that might be it: a flow, finer than cells are wide. Source of the reading: Kendall
-    et al. 2017, "End-to-end learning of geometry and context for deep stereo regression", equation 1.
+    lies, on the average over all that might be it, and what it is. From that flow and both looks one small network,
+    the same for all cells, makes out by how much less than a cell things moved, and another the motion from all cells.
+    Source of the reading: Kendall et al. 2017, "End-to-end learning of geometry and context for deep stereo
+    regression", equation 1; of comparing what was found: Sun et al. 2018, "PWC-Net", section 3.
     """
 
-    def __init__(self, *, cells: int, dim: int, motion: int, width: int, heads: int = 4, key: int = 16) -> None:
+    def __init__(
+        self, *, cells: int, dim: int, motion: int, width: int, heads: int = 4, key: int = 16, said: int = 32
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.key = nn.Linear(dim, heads * key, bias=False)
+        self.look = nn.Linear(dim, said)
         self.near = nn.Parameter(torch.linspace(0.5, 4.0, heads))  # how fast a likeness falls with the way, per radian²
+        self.each = nn.Sequential(
+            nn.Linear(4 * heads + 3 + 2 * said, 2 * said), nn.ReLU(), nn.Linear(2 * said, said), nn.ReLU()
+        )
         self.net = nn.Sequential(
-            nn.Linear(cells * (4 * heads + 3), width),
+            nn.Linear(cells * said, width),
             nn.ReLU(),
             nn.Linear(width, width),
             nn.ReLU(),
@@ -219,8 +227,12 @@ class Apart(nn.Module):
             fits = (asks[:, None] @ keys[:, :, None].mT).softmax(-1)  # by the square of what cells differ by
             found = fits @ lying_there[:, :, None, None].float()
         flow = torch.cat([found - lying_here[:, None, :, None].float(), fits.amax(-1, keepdim=True)], -1)
-        looks = lying_here[:, None, :, None].float().expand(*flow.shape[:3], 1, -1, -1)
-        return self.net(torch.cat([flow.flatten(3), looks.flatten(3)], -1))
+        like = fits @ self.look(there).float().unflatten(-1, (self.heads, -1)).transpose(2, 3)[:, :, None]
+        mine = torch.cat([lying_here.float(), self.look(here).float()], -1)[:, None].expand(
+            -1, flow.shape[1], -1, -1, -1
+        )
+        seen = torch.cat([*(each.transpose(3, 4).flatten(4) for each in (flow, like)), mine], -1)
+        return self.net(self.each(seen).flatten(3))
 
 
 def told(pose: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 9"]:

@@ -170,21 +170,61 @@ class Across(Objective):
         if weigh.shuffled:
             pose = pose[torch.randperm(clips, generator=generator)]
         here = torch.randperm(steps, generator=generator)[: weigh.asked]
-        poses = geometry.relative(pose[:, None], pose[:, here, None])
-        itself = (torch.arange(steps) == here[:, None]).to(pose.device)
-        chance = _drawn(clips * len(here), steps, generator).to(pose.device).unflatten(0, (clips, -1))
-        chance = chance.masked_fill(itself, -1.0)
-        without = chance < chance.amax(2, keepdim=True).clamp_max(0.5)  # about half of the others, never all of them
         held, asked = (each.unflatten(0, (clips, steps)) for each in (pupil, whole))
-        lying = model.lying(held)
-        guess = model.elsewhere(held, lying, poses, without).float()
         few = here[: math.ceil(len(here) / 2)]  # a pair costs more than a view, and there are many
-        read = model.apart(held, held[:, few], lying, lying[:, few]).float()
-        others = ~itself[: len(few)]
         return {
-            "view": weigh.view * (guess - asked[:, here]).square().mean(),
-            "motion": weigh.motion * _missed(read[:, others], told(poses[:, : len(few)][:, others])).mean(),
+            "view": weigh.view * _viewed(model, pose, here, held, asked, generator),
+            "motion": weigh.motion * _measured(model, pose, few, held),
         }
+
+
+class Moved(Objective):
+    """Once latents stand still: how the camera moved between them and, less often, the view from elsewhere.
+
+    While latents change, and pupils lack whole senses, what is told of a short motion is that there was none.
+    """
+
+    def __init__(self, settings: AcrossSettings | None = None, views: float = 0.25) -> None:
+        super().__init__()
+        self.settings, self.views = settings or AcrossSettings(), views
+
+    def losses(self, model: WorldModel, clip: Clip, generator: torch.Generator) -> dict[str, Tensor]:
+        """``motion`` and, in a share ``views`` of the steps, ``view``; of a clip with latents and poses."""
+        assert isinstance(model, SpatialJEPA)
+        assert clip.latents is not None
+        assert clip.pose is not None
+        weigh, pose, seen = self.settings, clip.pose, clip.latents
+        if weigh.shuffled:
+            pose = pose[torch.randperm(len(pose), generator=generator)]
+        here = torch.randperm(clip.steps, generator=generator)[: weigh.asked]
+        with torch.autocast(clip.times.device.type, torch.bfloat16, enabled=weigh.precision == "bf16"):
+            losses = {"motion": weigh.motion * _measured(model, pose, here[: math.ceil(len(here) / 2)], seen)}
+            if float(torch.rand((), generator=generator)) < self.views:
+                losses["view"] = weigh.view * _viewed(model, pose, here, seen, seen, generator)
+        return losses
+
+
+def _viewed(
+    model: SpatialJEPA, pose: Tensor, here: Tensor, held: Tensor, asked: Tensor, generator: torch.Generator
+) -> Tensor:
+    """How far off the views of steps ``here`` are, each told from about half of the other steps, never none of them."""
+    clips, steps = pose.shape[:2]
+    itself = (torch.arange(steps) == here[:, None]).to(pose.device)
+    chance = _drawn(clips * len(here), steps, generator).to(pose.device).unflatten(0, (clips, -1))
+    chance = chance.masked_fill(itself, -1.0)
+    without = chance < chance.amax(2, keepdim=True).clamp_max(0.5)
+    poses = geometry.relative(pose[:, None], pose[:, here, None])
+    guess = model.elsewhere(held, model.lying(held), poses, without).float()
+    return (guess - asked[:, here]).square().mean()
+
+
+def _measured(model: SpatialJEPA, pose: Tensor, there: Tensor, seen: Tensor) -> Tensor:
+    """How far off the motions are that lead from each step of clips to others."""
+    lying = model.lying(seen)
+    read = model.apart(seen, seen[:, there], lying, lying[:, there]).float()
+    true = told(geometry.relative(pose[:, None], pose[:, there, None]))
+    others = torch.arange(pose.shape[1]) != there[:, None]
+    return _missed(read[:, others], true[:, others]).mean()
 
 
 def _missed(read: Float[Tensor, "*n 9"], true: Float[Tensor, "*n 9"]) -> Float[Tensor, "*n"]:

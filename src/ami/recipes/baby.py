@@ -77,7 +77,7 @@ class BabySettings:
     places: PlacesSettings = field(default_factory=lambda: PlacesSettings(steps=200))  # of that part
     cameras: tuple[str, ...] = ("maze", "tabletop")  # embodiments whose views are learned, from any pose
     spatial: SpatialSettings = field(
-        default_factory=lambda: SpatialSettings(steps=150)
+        default_factory=lambda: SpatialSettings(steps=150, measures=300)
     )  # of that part; 0: no such part
 
 

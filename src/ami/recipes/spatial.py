@@ -12,8 +12,9 @@ from ami.data.lens import Lens
 from ami.data.loader import Loader, Source
 from ami.models.spatial import SpatialJEPA, sized
 from ami.nn.precision import fast_precision
-from ami.objectives.across import Across, AcrossSettings
+from ami.objectives.across import Across, AcrossSettings, Moved
 from ami.recipes.common import by_embodiment, left_out, sides
+from ami.recipes.walks import WalkStore
 from ami.training.loop import Stage, drawn_from
 from ami.training.optim import Optimisation
 from ami.training.run import Recipe
@@ -26,16 +27,19 @@ class SpatialSettings:
     size: str = "baby"  # the one dial: baby, tiny, small
     picture: int = 64  # px on a side
     precision: str = "auto"  # while it trains: "fp32", "bf16", or "auto": what this machine does fast
-    steps: int = 7000
+    steps: int = 6000
     clip: int = 5  # steps in a training clip
     batch: int = 16  # clips, of all stores together
     senses: Literal["all", "colours"] = "all"  # "colours": the twin that never sees depth nor hears how it moved
     lens: Lens | None = field(default_factory=Lens)  # what clips are shown through, besides as they are
     objective: AcrossSettings = field(default_factory=AcrossSettings)
     optimisation: Optimisation = field(default_factory=lambda: Optimisation(rate=2e-3, warmup=50))
+    measures: int = 6000  # steps, at the end, of learning to measure motions, while latents stand still
+    measured_colours: float = 0.75  # share of the walks that are then perceived by colours alone
 
 
 SPATIAL = SpatialSettings()
+_CHEAPER = 1.75  # steps from colours alone that take as long as one with all senses and its share of measuring
 
 
 def spatial(stores: Sequence[Store], seed: int = 0, settings: SpatialSettings = SPATIAL) -> Recipe:
@@ -63,20 +67,37 @@ def spatial(stores: Sequence[Store], seed: int = 0, settings: SpatialSettings = 
         settings.optimisation,
         gauge_clips=(cameras.clips(gauged[:: max(len(gauged) // 64, 1)], settings.clip),) if len(gauged) else (),
     )
+    measure = Stage(
+        "measure",
+        settings.measures,
+        lambda model: Moved(objective),
+        lambda model: Loader([Source(_walks(model), settings.clip, settings.batch)], seed),
+        settings.optimisation,
+        frozen=("encoder", "norm", "lies"),
+    )
+
+    def _walks(model: SpatialJEPA) -> WalkStore:
+        how = {"colours": settings.measured_colours, "seed": seed, "half": precision == "bf16"}
+        return WalkStore(cameras, model, trained, **how)
+
     return Recipe(
         name="spatial",
         settings=asdict(settings),
         data={name: store.digest for name, store in named.items()},
         seed=seed,
         build=build,
-        stages=(stage,),
+        stages=(stage, measure) if settings.measures and settings.senses == "all" else (stage,),
         left_out=left_out(named, settings.clip),
     )
 
 
 def spatial_colours(stores: Sequence[Store], seed: int = 0, settings: SpatialSettings = SPATIAL) -> Recipe:
-    """The twin from colours alone: what depth and poses are worth is what it lacks. Its steps take half the time."""
-    return replace(spatial(stores, seed, replace(settings, senses="colours")), name="spatial-colours")
+    """The twin from colours alone: what depth and poses are worth is what it lacks.
+
+    Its steps are cheaper, so it has more of them: as many CPU-seconds as the model with these ``settings`` has.
+    """
+    settings = replace(settings, senses="colours", steps=round(_CHEAPER * settings.steps))
+    return replace(spatial(stores, seed, settings), name="spatial-colours")
 
 
 def spatial_shuffled(stores: Sequence[Store], seed: int = 0, settings: SpatialSettings = SPATIAL) -> Recipe:

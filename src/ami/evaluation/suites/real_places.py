@@ -84,8 +84,8 @@ class RealPlaces:
             assert clip.pose is not None
             pose = clip.pose[:, [*held, asked]]
             motions = geometry.to_motion(geometry.relative(pose[:, :-1], pose[:, 1:]))
-            said = places.imagined(model, seen[None, held], motions)[0]
-            chosen.append(int((seen - said).square().sum(1).argmin()))
+            off = places.compared(model, seen - places.imagined(model, seen[None, held], motions)[0])
+            chosen.append(int(off.square().sum(1).argmin()))
         return np.array(chosen)
 
     def _around(self, clip: Clip, asked: int) -> list[int]:
@@ -123,7 +123,9 @@ def _whole(store: Store, episode: int) -> Clip:
 
 def _by_senses(model: WorldModel, clip: Clip) -> tuple[Tensor, Tensor]:
     """The frames as the model perceives them in colours alone and in depth alone."""
-    return places.model_eye(model)(clip)[0].double(), places.model_eye(model, depth=True)(clip)[0].double()
+    eyes = places.model_eye(model), places.model_eye(model, depth=True)
+    one, other = (places.compared(model, eye(clip)[0]).double() for eye in eyes)
+    return one, other
 
 
 def _pixels_by_senses(clip: Clip) -> tuple[Tensor, Tensor]:
