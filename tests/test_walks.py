@@ -148,3 +148,16 @@ def test_steps_are_shared_out_among_the_stages_of_a_recipe() -> None:
     assert (physics.steps, physics.leaps) == (30, 60)
     with pytest.raises(ValueError, match="1 steps were asked for; at least 2 are needed, one for each stage"):
         settings_of("physics", steps=1)
+
+
+@torch.no_grad()
+def test_a_motion_is_read_there_and_back(clip: Clip) -> None:
+    made = model()
+    torch.nn.init.normal_(made.apart.net[-1].weight, std=0.2)
+    views = made.encode(clip).values
+    both = [(made.taught(part), made.lying(part)) for part in (views[:, :2], views[:, 3:])]
+    one = made._read(*both) @ made._read(*reversed(both)).transpose(1, 2)
+    mean = made.measure(views[:, :2], views[:, 3:]) @ made.measure(views[:, 3:], views[:, :2]).transpose(1, 2)
+    assert mean.shape == (4, 2, 2, 4, 4)
+    off, before = ((each - torch.eye(4)).abs().amax() for each in (mean, one))
+    assert off < 0.2 * before, "there and back is not where one was"

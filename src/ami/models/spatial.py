@@ -190,14 +190,28 @@ class SpatialJEPA(WorldModel):
     def measure(
         self, here: Float[Tensor, "rows held cells dim"], there: Float[Tensor, "rows asked cells dim"]
     ) -> Float[Tensor, "rows asked held 4 4"]:
-        """From where each view ``there`` was seen: its pose in the axes of each camera that saw ``here``, metres."""
-        read = self.apart(self.taught(here), self.taught(there), self.lying(here), self.lying(there))
-        six, metres = read.float().split([6, 3], -1)
+        """From where each view ``there`` was seen: its pose in the axes of each camera that saw ``here``, metres.
+
+        It is the mean of what is read on the way there and, turned round, on the way back: two looks at one motion.
+        """
+        one, other = (self.taught(here), self.lying(here)), (self.taught(there), self.lying(there))
+        go, back = self._read(one, other), geometry.inverse(self._read(other, one)).transpose(1, 2)
+        six, metres = ((a + b) / 2 for a, b in zip(_six(go), _six(back), strict=True))
+        return geometry.assemble(geometry.from_six(six), metres)
+
+    def _read(self, here: tuple[Tensor, Tensor], there: tuple[Tensor, Tensor]) -> Float[Tensor, "rows asked held 4 4"]:
+        """A motion as the network tells it of taught latents and where they lie."""
+        six, metres = self.apart(here[0], there[0], here[1], there[1]).float().split([6, 3], -1)
         return geometry.assemble(geometry.from_six(six + still(six)), metres)
 
     def lying(self, views: Float[Tensor, "*batch cells dim"]) -> Float[Tensor, "*batch cells 3"]:
         """Where what each cell shows lies: down, right (radians) and the logarithm of its range (metres)."""
         return self.looks + self.lies(self.taught(views)).float()
+
+
+def _six(pose: Float[Tensor, "*batch 4 4"]) -> tuple[Float[Tensor, "*batch 6"], Float[Tensor, "*batch 3"]]:
+    """What of a pose can be averaged: six numbers of its rotation, and its place."""
+    return geometry.to_six(pose[..., :3, :3]), pose[..., :3, 3]
 
 
 def sized(embodiments: Mapping[str, Embodiment], size: str = "baby", picture: int = 64) -> SpatialConfig:

@@ -19,6 +19,7 @@ from ami.objectives.regularizers import covariance, variance_hinge
 from ami.types import Clip, Objective, WorldModel
 
 _SHORT = 0.1  # metres, and what a turn of 4 degrees is in six numbers: shorter motions count less
+_SURE = 0.4, 0.1  # the same once latents stand still, and an error of a motion, of how far it goes, that hardly counts
 # What pupils have of a view, and where their shares end: half of them see colours alone.
 _SHOWN = ({"video"}, {"depth"}, {"video", "depth"})
 _SHARES = (0.55, 0.75)
@@ -174,14 +175,15 @@ class Across(Objective):
         few = here[: math.ceil(len(here) / 2)]  # a pair costs more than a view, and there are many
         return {
             "view": weigh.view * _viewed(model, pose, here, held, asked, generator),
-            "motion": weigh.motion * _measured(model, pose, few, held),
+            "motion": weigh.motion * _measured(model, pose, few, held, _SHORT).mean(),
         }
 
 
 class Moved(Objective):
     """Once latents stand still: how the camera moved between them and, less often, the view from elsewhere.
 
-    While latents change, and pupils lack whole senses, what is told of a short motion is that there was none.
+    While latents change, and pupils lack whole senses, what is told of a short motion is that there was none. Here
+    errors count and not their squares, which are mostly those of pairs that hardly show the same.
     """
 
     def __init__(self, settings: AcrossSettings | None = None, views: float = 0.25) -> None:
@@ -197,8 +199,10 @@ class Moved(Objective):
         if weigh.shuffled:
             pose = pose[torch.randperm(len(pose), generator=generator)]
         here = torch.randperm(clip.steps, generator=generator)[: weigh.asked]
+        short, small = _SURE
         with torch.autocast(clip.times.device.type, torch.bfloat16, enabled=weigh.precision == "bf16"):
-            losses = {"motion": weigh.motion * _measured(model, pose, here[: math.ceil(len(here) / 2)], seen)}
+            missed = _measured(model, pose, here[: math.ceil(len(here) / 2)], seen, short)
+            losses = {"motion": weigh.motion * (missed + small**2).sqrt().mean()}
             if float(torch.rand((), generator=generator)) < self.views:
                 losses["view"] = weigh.view * _viewed(model, pose, here, seen, seen, generator)
         return losses
@@ -218,20 +222,25 @@ def _viewed(
     return (guess - asked[:, here]).square().mean()
 
 
-def _measured(model: SpatialJEPA, pose: Tensor, there: Tensor, seen: Tensor) -> Tensor:
-    """How far off the motions are that lead from each step of clips to others."""
+def _measured(
+    model: SpatialJEPA, pose: Tensor, there: Tensor, seen: Tensor, short: float
+) -> Float[Tensor, "clips pairs"]:
+    """How far off the motions are that lead from each step of clips to others, squared."""
     lying = model.lying(seen)
     read = model.apart(seen, seen[:, there], lying, lying[:, there]).float()
     true = told(geometry.relative(pose[:, None], pose[:, there, None]))
     others = torch.arange(pose.shape[1]) != there[:, None]
-    return _missed(read[:, others], true[:, others]).mean()
+    return _missed(read[:, others], true[:, others], short)
 
 
-def _missed(read: Float[Tensor, "*n 9"], true: Float[Tensor, "*n 9"]) -> Float[Tensor, "*n"]:
-    """How far off motions are, of how far they go: rotations and metres alike, so that short ones count as much."""
+def _missed(read: Float[Tensor, "*n 9"], true: Float[Tensor, "*n 9"], short: float) -> Float[Tensor, "*n"]:
+    """How far off motions are, of how far they go: rotations and metres alike, so that short ones count as much.
+
+    Those shorter than ``short`` count less.
+    """
     off = torch.stack([part.square().sum(-1) for part in (read - true).split([6, 3], -1)], -1)
     far = torch.stack([part.norm(dim=-1) for part in true.split([6, 3], -1)], -1)
-    return (off / (far + _SHORT).square()).sum(-1)
+    return (off / (far + short).square()).sum(-1)
 
 
 def _drawn(rows: int, numbers: int, generator: torch.Generator) -> Float[Tensor, "rows numbers"]:

@@ -46,8 +46,8 @@ def spatial(stores: Sequence[Store], seed: int = 0, settings: SpatialSettings = 
     """A spatial JEPA from any stores with pictures and poses, all of them seen as one camera's."""
     named = by_embodiment(stores)
     precision = fast_precision() if settings.precision == "auto" else settings.precision
-    settings = replace(settings, precision=precision)
-    objective = replace(settings.objective, precision=precision)
+    settings = replace(settings, precision=precision, objective=replace(settings.objective, precision=precision))
+    measures = settings.measures and settings.senses == "all"
     cameras = Cameras(tuple(stores), colours_only=settings.senses == "colours")
     trained, held = _sides(stores)
     config = sized({CAMERA.name: CAMERA}, settings.size, settings.picture)
@@ -60,34 +60,38 @@ def spatial(stores: Sequence[Store], seed: int = 0, settings: SpatialSettings = 
     stage = Stage(
         "places",
         settings.steps,
-        lambda model: Across(model, objective),
+        lambda model: Across(model, settings.objective),
         lambda model: Loader(
             [Source(cameras, settings.clip, settings.batch, episodes=trained, crop=settings.lens)], seed
         ),
         settings.optimisation,
         gauge_clips=(cameras.clips(gauged[:: max(len(gauged) // 64, 1)], settings.clip),) if len(gauged) else (),
     )
-    measure = Stage(
-        "measure",
-        settings.measures,
-        lambda model: Moved(objective),
-        lambda model: Loader([Source(_walks(model), settings.clip, settings.batch)], seed),
-        settings.optimisation,
-        frozen=("encoder", "norm", "lies"),
-    )
-
-    def _walks(model: SpatialJEPA) -> WalkStore:
-        how = {"colours": settings.measured_colours, "seed": seed, "half": precision == "bf16"}
-        return WalkStore(cameras, model, trained, **how)
-
     return Recipe(
         name="spatial",
         settings=asdict(settings),
         data={name: store.digest for name, store in named.items()},
         seed=seed,
         build=build,
-        stages=(stage, measure) if settings.measures and settings.senses == "all" else (stage,),
+        stages=(stage, _measure(cameras, trained, seed, settings)) if measures else (stage,),
         left_out=left_out(named, settings.clip),
+    )
+
+
+def _measure(cameras: Cameras, trained: tuple[int, ...], seed: int, settings: SpatialSettings) -> Stage:
+    """Learn how the camera moved, and more of what is seen from elsewhere, all that is perceived standing still."""
+
+    def walks(model: SpatialJEPA) -> WalkStore:
+        half = settings.precision == "bf16"
+        return WalkStore(cameras, model, trained, colours=settings.measured_colours, seed=seed, half=half)
+
+    return Stage(
+        "measure",
+        settings.measures,
+        lambda model: Moved(settings.objective),
+        lambda model: Loader([Source(walks(model), settings.clip, settings.batch)], seed),
+        settings.optimisation,
+        frozen=("encoder", "norm", "lies"),
     )
 
 
