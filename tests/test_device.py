@@ -28,7 +28,7 @@ MADE = {
     "retention": (game_store, PhysicsSettings(steps=2, batch=2, retained_batch=2, leaps=0, precision="fp32")),
     "tiny video": (film_store, replace(settings_of("video", "tiny", 2), picture=64, batch=2, precision="fp32")),
     "places": (maze_store, PlacesSettings(steps=2, batch=2, clip=12, precision="fp32")),
-    "spatial": (maze_store, SpatialSettings(steps=2, batch=2, precision="fp32")),
+    "spatial": (maze_store, SpatialSettings(steps=2, measures=2, batch=2, precision="fp32")),
 }
 
 
