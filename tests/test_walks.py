@@ -136,8 +136,9 @@ def test_the_last_stage_leaves_what_is_perceived_as_it_was(store: Store, tmp_pat
 
 
 def test_the_twin_has_as_many_seconds_and_measures_nothing(store: Store) -> None:
-    (only,) = spatial_colours([store], 0, replace(FEW, steps=100)).stages
-    assert (only.name, only.steps) == ("places", 175)
+    for steps, measures, wanted in ((SPATIAL.steps, SPATIAL.measures, 10_500), (100, 0, 144)):
+        (only,) = spatial_colours([store], 0, replace(FEW, steps=steps, measures=measures)).stages
+        assert (only.name, only.steps) == ("places", wanted)
 
 
 def test_steps_are_shared_out_among_the_stages_of_a_recipe() -> None:
