@@ -15,6 +15,7 @@ from ami.data.camera import CAMERA
 from ami.data.episodes import Episode, Store
 from ami.data.ingest import ingest
 from ami.data.video import FILM
+from ami.evaluation import places
 from ami.evaluation.scene import scene
 from ami.models import checkpoint
 from ami.models.spatial import SpatialJEPA, sized
@@ -55,6 +56,22 @@ def test_points_have_the_colour_of_the_pixel_that_shows_them(made: Path) -> None
     column, row, _ = geometry.project(back, torch.tensor(held["intrinsics"])).unbind(-1)
     seen = held["video"][2][row.floor().long().clamp(0, 63), column.floor().long().clamp(0, 63)]
     assert (seen == shown.clouds[2].colours).all(1).mean() > 0.95
+
+
+def test_views_that_are_told_are_read_by_what_they_have(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, model = Store.open(made / "mazes"), checkpoint.load(made / "c").eval()
+
+    def last(model: SpatialJEPA, held: torch.Tensor, motions: torch.Tensor) -> torch.Tensor:
+        views = held[:, -1].unflatten(-1, model.latent_shape).clone()
+        views[..., -model.untaught :] = 0.0  # as of any view that is told, nobody saw its colours
+        return views.flatten(1)
+
+    monkeypatch.setattr(places, "imagined", last)
+    told = scene(store, 1, model).told
+    assert told is not None
+    assert told.depth is not None
+    assert told.imagined_depth is not None
+    np.testing.assert_allclose(told.imagined_depth[1:], told.depth[:-1], atol=1e-4)
 
 
 def test_what_is_read_is_read_from_colours_alone_and_imagined_from_before(made: Path) -> None:

@@ -127,7 +127,10 @@ def _told(store: Store, episode: int, model: WorldModel) -> Told:
             f"{len(learn)} frames are too few to learn from how to read a latent; leave the checkpoint out, or view a "
             "store with more"
         )
-    said = places.read_ridge(learn, wanted, torch.cat([seen, _imagined(model, clip, seen)])).float()
+    asked = torch.cat(
+        [seen, _imagined(model, clip, seen)]
+    )  # views that are imagined carry no colours, so none are read
+    said = places.read_ridge(places.compared(model, learn), wanted, places.compared(model, asked)).float()
     (depth, imagined_depth), (_, video) = ((each[: clip.steps], each[clip.steps :]) for each in _parted(said))
     imagined_depth[:1] = torch.nan
     pixels = (255 * video.clamp(0, 1)).byte().unflatten(1, (3, places.GRID, places.GRID)).movedim(1, -1)
